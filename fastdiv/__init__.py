@@ -1,0 +1,47 @@
+"""fastdiv: why validation loss and accuracy disagree, measured sample by sample."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fastdiv.batch import Scores
+    from fastdiv.engine import analyze
+    from fastdiv.errors import DataError, FastdivError, UsageError
+    from fastdiv.run import Run, load
+    from fastdiv.scoring import score
+
+__all__ = [
+    "DataError",
+    "FastdivError",
+    "Run",
+    "Scores",
+    "UsageError",
+    "__version__",
+    "analyze",
+    "load",
+    "score",
+]
+
+_HOME = {
+    "DataError": "errors",
+    "FastdivError": "errors",
+    "Run": "run",
+    "Scores": "batch",
+    "UsageError": "errors",
+    "analyze": "engine",
+    "load": "run",
+    "score": "scoring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that importing fastdiv stays cheap."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastdiv' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fastdiv.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

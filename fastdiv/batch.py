@@ -1,0 +1,102 @@
+"""Chunk, Batch, Scores: what flows from a source through a kernel into the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fastdiv_kernels.contract import Array
+
+IdValues = NDArray[np.int64] | NDArray[np.uint64] | pa.Array  # strings as Arrow large_string
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where one piece of work lies; known before anything is read, small, picklable."""
+
+    part: int  # which file, table or array of the source
+    row_group: int | None  # None where a part has no row groups
+    rows: int
+    split: str | None = None  # None: there is none, or a column holds it
+    epoch: int | None = None  # None: a column holds it
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of a chunk in memory, checked and converted, in the form kernels take."""
+
+    chunk: Chunk
+    start: int  # of these rows within the chunk
+    predictions: Array  # (n, c) float16, float32 or float64, C order
+    labels: NDArray[np.int32]  # (n,), negative where there is no valid label
+    ids: IdValues | None  # (n,), None where position identifies a sample
+    epochs: NDArray[np.int64] | int  # (n,) or one for all
+    splits: pa.Array | None  # (n,) strings, or None: the chunk's split
+    problems: NDArray[np.uint8] | None  # (n,) a Reason that only the source could see, else 0
+    nbytes: int  # of predictions, labels and ids, as they came
+
+
+@dataclass(slots=True)
+class Scores:
+    """What a kernel found for each of n samples.
+
+    Attributes
+    ----------
+    loss : (n,) float32, float64 for float64 predictions
+        Log-loss (natural-log cross-entropy) in nats, unclipped, possibly infinite.
+    correct : (n,) bool
+        Whether `predicted` is the label.
+    predicted : (n,) int32
+        The lowest index that attains the maximum; -1 where the row is invalid.
+    confidence : (n,) float32
+        Probability of `predicted`.
+    margin : (n,) float32
+        Log-probability of the label minus the largest other one; for logits the difference of
+        the logits (the margin of AUM, Pleiss et al. 2020, arXiv:2001.10528).
+    brier : (n,) float32
+        Sum over classes of (p - onehot)**2, in [0, 2] (Brier 1950).
+    rank : (n,) int32
+        Number of classes ahead of the label, ties ahead when their index is lower; -1 where
+        the row is invalid.
+    status : (n,) uint8
+        0 for an ordinary row. ``status & 7`` is the `fastdiv_kernels.contract.Reason` for which
+        a row is invalid; its loss, confidence, margin and Brier score are then NaN. Bit 3 marks
+        probabilities whose sum is off, bit 4 a tie for the maximum.
+    """
+
+    loss: Array
+    correct: NDArray[np.bool_]
+    predicted: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    margin: NDArray[np.float32]
+    brier: NDArray[np.float32]
+    rank: NDArray[np.int32]
+    status: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @classmethod
+    def empty(cls, n: int, predictions_dtype: np.dtype[np.generic]) -> Scores:
+        """Make room for the scores of n predictions of a dtype."""
+        return cls(
+            loss=np.empty(n, np.float64 if predictions_dtype == np.float64 else np.float32),
+            correct=np.empty(n, np.bool_),
+            predicted=np.empty(n, np.int32),
+            confidence=np.empty(n, np.float32),
+            margin=np.empty(n, np.float32),
+            brier=np.empty(n, np.float32),
+            rank=np.empty(n, np.int32),
+            status=np.empty(n, np.uint8),
+        )
+
+    def rows(self, start: int, stop: int) -> Scores:
+        """Return views of the scores of some rows."""
+        return Scores(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+
+    def arrays(self) -> tuple[Array, ...]:
+        """Return the arrays in the order in which kernels take them."""
+        return tuple(getattr(self, f.name) for f in fields(self))

@@ -1,0 +1,252 @@
+"""The command line: arguments in, calls out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+import fastdiv
+from fastdiv.backends import CHOICES
+from fastdiv.errors import FastdivError, UsageError
+
+Command = TypeVar("Command", bound=Callable[..., None])
+FAILED = 2  # exit code of usage and data errors
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+READING = _options(
+    click.argument("paths", nargs=-1, required=True, metavar="[SPLIT=]PATH..."),
+    click.option("--id", metavar="COLUMN", help="Sample ids; 'none' matches by position."),
+    click.option("--label", metavar="COLUMN", help="Labels."),
+    click.option(
+        "--predictions", metavar="COLUMN|A,B,C|PREFIX*",
+        help="Predictions: one list column, or a column for each class.",
+    ),
+    click.option("--epoch", metavar="COLUMN", help="Epochs: a column or a directory key."),
+    click.option("--split", metavar="COLUMN", help="Splits: a column or a directory key."),
+    click.option(
+        "--kind", type=click.Choice(["auto", "logits", "probs", "logprobs"]), default="auto",
+        help="What the predictions are.", show_default=True,
+    ),
+    click.option("--class-names", metavar="A,B,C|FILE", help="In the order of the predictions."),
+    click.option("--epochs", metavar="12,99|0:100:10", help="Read only these epochs."),
+    click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: all processors."),
+    click.option(
+        "--scores", type=click.Choice(["all", "rolling"]), default="all", show_default=True,
+        help="Keep the scores of all epochs, or of the last two.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+)  # fmt: skip
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(fastdiv.__version__, prog_name="fastdiv")
+def cli() -> None:
+    """Tell why validation loss and accuracy disagree, from prediction dumps."""
+
+
+@cli.command()
+@READING
+@click.option(
+    "--duplicates",
+    type=click.Choice(["error", "first"]),
+    default="error",
+    show_default=True,
+    help="What to do with contradicting rows of one sample in one epoch.",
+)
+@click.option("--memory", metavar="4GB", help="Refuse to start where more may be needed.")
+@click.option("--backend", type=click.Choice(CHOICES), default="auto", show_default=True)
+@click.option("--clip", type=float, metavar="EPS", help="Clip the loss at -ln EPS nats.")
+@click.option("--strict", is_flag=True, help="Make an invalid row an error.")
+@click.option("-o", "--output", metavar="DIR", help="Save the run here.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
+@QUIET
+@DEBUG
+def analyze(
+    paths: tuple[str, ...], as_json: bool, quiet: bool, class_names: str | None, **options: Any
+) -> None:  # fmt: skip
+    """Analyze prediction dumps: Parquet files, directories or globs.
+
+    Name splits to see them side by side: fastdiv analyze train=DIR val=DIR
+    """
+    options.pop("debug")
+    run = fastdiv.analyze(
+        _source(paths),
+        class_names=_class_names(class_names),
+        progress=None if quiet else _progress(),
+        **options,
+    )
+    _show(run, as_json, quiet)
+    if options["output"] is not None and not quiet and not as_json:
+        click.echo(f"\nsaved to {options['output']}: compare any two epochs with "
+                   f"fastdiv compare {options['output']} A B")  # fmt: skip
+
+
+@cli.command()
+@READING
+@DEBUG
+def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) -> None:
+    """Say what would be read, and what it needs, from metadata and at most 1,000 rows."""
+    from fastdiv.plan import make_plan, selection
+    from fastdiv.render.text import console, plan_as_dict, show_plan
+    from fastdiv.scoring import usable_threads
+    from fastdiv.sources import Asked, open_source
+
+    asked = Asked(
+        **{
+            name: options[name] for name in ("id", "label", "predictions", "epoch", "split", "kind")
+        },
+        class_names=_class_names(options["class_names"]),
+    )
+    source = open_source(_source(paths), asked)
+    threads = usable_threads(options["threads"])
+    selected = selection(options["epochs"])
+    plan = make_plan(source, selected, threads, options["scores"] == "rolling")
+    if as_json:
+        click.echo(json.dumps(plan_as_dict(source, plan), indent=2))
+    else:
+        show_plan(source, plan, console())
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("a", type=int)
+@click.argument("b", type=int)
+@click.option("--json", "as_json", is_flag=True, help="Print the rows of the table as JSON.")
+@DEBUG
+def compare(run: str, a: int, b: int, as_json: bool, debug: bool) -> None:
+    """Say which samples moved the loss from epoch A to epoch B of a saved RUN."""
+    from fastdiv.render.text import console, show_pair
+
+    rows = fastdiv.load(run).compare(a, b).to_pylist()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    out = console()
+    for row in rows:
+        show_pair(row, out)
+
+
+@cli.command()
+@click.option(
+    "-o",
+    "--output",
+    default="demo-run",
+    show_default=True,
+    metavar="DIR",
+    help="Where dumps and run go.",
+)
+@QUIET
+@DEBUG
+def demo(output: str, quiet: bool, debug: bool) -> None:
+    """Train a small classifier on noisy labels, dump its predictions, and analyze them."""
+    from fastdiv.demo import write_dumps
+
+    where = Path(output)
+    dumps = where / "dumps"
+    if where.exists() and any(where.iterdir()) and not (dumps / "val").is_dir():
+        raise UsageError(f"{where} is there already and is no demo: choose another with -o")
+    if not quiet:
+        click.echo(f"training on digits with some labels flipped; dumps go to {dumps}", err=True)
+    write_dumps(dumps)
+    run = fastdiv.analyze(
+        {"train": str(dumps / "train"), "val": str(dumps / "val")},
+        output=where / "run",
+        overwrite=True,
+        progress=None if quiet else _progress(),
+    )
+    _show(run, False, quiet)
+    if not quiet:
+        click.echo(f"\nsaved to {where / 'run'}: try fastdiv compare {where / 'run'} 0 10")
+
+
+def _show(run: fastdiv.Run, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(run.summary, indent=2))
+    elif not quiet:
+        from fastdiv.render.text import console, show_run
+
+        show_run(run, console())
+
+
+def _progress() -> Any:
+    from fastdiv.render.progress import Bar, Lines
+
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def _source(paths: tuple[str, ...]) -> Any:
+    """Return the paths, by split where they are given as NAME=PATH."""
+    named: dict[str, list[str]] = {}
+    plain = []
+    for path in paths:
+        name, sign, rest = path.partition("=")
+        if sign and name.isidentifier() and not os.path.exists(path) and not _matches(path):
+            named.setdefault(name, []).append(rest)
+        else:
+            plain.append(path)
+    if named and plain:
+        raise UsageError(f"{plain[0]} has no split name, but others have: name all splits or none")
+    return named or plain
+
+
+def _matches(pattern: str) -> bool:
+    import glob
+
+    return glob.has_magic(pattern) and any(glob.iglob(pattern, recursive=True))
+
+
+def _class_names(text: str | None) -> tuple[str, ...] | None:
+    """Read class names from a comma list or from a file with one a line."""
+    if text is None:
+        return None
+    if os.path.isfile(text):
+        names = Path(text).read_text().splitlines()
+    else:
+        names = [name.strip() for name in text.split(",")]
+    return tuple(name for name in names if name)
+
+
+def main() -> None:
+    """Run the command line; errors become one line and exit code 2."""
+    debug = "--debug" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(FAILED)
+    except FastdivError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        sys.exit(FAILED)
+    except BrokenPipeError:
+        # The reader went away (as `head` does): nothing is wrong, and nothing can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

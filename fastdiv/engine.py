@@ -1,0 +1,209 @@
+"""The loop: chunks are read and scored on threads, and committed to the store in order."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastdiv.backends import resolve
+from fastdiv.batch import Batch, Scores
+from fastdiv.errors import UsageError
+from fastdiv.pipeline import Pipeline
+from fastdiv.plan import (
+    IN_FLIGHT_BYTES,
+    SCORED_ROW_BYTES,
+    Plan,
+    human_bytes,
+    make_plan,
+    parse_bytes,
+    selection,
+)
+from fastdiv.run import Run, check_target, put_in_place
+from fastdiv.scan import Scan
+from fastdiv.scoring import score_batch, usable_threads
+from fastdiv.sources import Asked, Source, open_source
+
+
+class Progress(Protocol):
+    """What is told of a scan while it runs."""
+
+    def start(self, source: Source, plan: Plan) -> None:
+        """Say what will be read."""
+        ...
+
+    def advance(self, rows: int, nbytes: int) -> None:
+        """Say that rows have been committed, and how many bytes they had."""
+        ...
+
+    def finish(self) -> None:
+        """Say that all has been read, or that reading has stopped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked of a scan, checked."""
+
+    duplicates: str = "error"
+    scores: str = "all"
+    clip: float | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.duplicates not in ("error", "first"):
+            raise UsageError(f"duplicates must be error or first, not {self.duplicates!r}")
+        if self.scores not in ("all", "rolling"):
+            raise UsageError(f"scores must be all or rolling, not {self.scores!r}")
+        if self.clip is not None and not 0 < self.clip < 1:
+            raise UsageError(f"clip must lie between 0 and 1, not {self.clip}")
+
+
+def analyze(
+    source: Any,
+    *,
+    id: str | None = None,
+    label: str | None = None,
+    predictions: str | None = None,
+    epoch: str | None = None,
+    split: str | None = None,
+    kind: str = "auto",
+    class_names: Iterable[str] | None = None,
+    epochs: str | Iterable[int] | slice | None = None,
+    duplicates: str = "error",
+    threads: int | None = None,
+    memory: str | int | None = None,
+    scores: str = "all",
+    backend: str = "auto",
+    clip: float | None = None,
+    strict: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Analyze prediction dumps: loss and accuracy by epoch, and which samples moved them.
+
+    Parameters
+    ----------
+    source
+        A path (Parquet file, directory or glob) or a list of paths; an Arrow table; a mapping
+        from epoch (int) to paths, tables, ``(predictions, labels)`` or ``(predictions, labels,
+        ids)``; or a mapping from split name (str) to any of these.
+    id, label, predictions, epoch, split : str, optional
+        Column names, where they are not to be found by themselves. `predictions` also takes a
+        comma list of columns or a prefix with ``*``; `epoch` and `split` also name keys of
+        hive directories; ``id="none"`` matches samples by position.
+    kind : {"auto", "logits", "probs", "logprobs"}
+    class_names : iterable of str, optional
+        Names of the classes, in the order of the predictions.
+    epochs : str, iterable of int or slice, optional
+        Only these: ``"12,99"``, ``"0:100:10"`` (the end left out), ``[12, 99]``.
+    duplicates : {"error", "first"}
+        What to do with two contradicting rows of one sample in one epoch. Rows that agree
+        (label, prediction, loss within 1e-6) count once.
+    threads : int, optional
+        Default: the processors this process may run on. Does not change a bit of the result.
+    memory : str or int, optional
+        Refuse to start where the estimate exceeds this: ``"4GB"``, or bytes.
+    scores : {"all", "rolling"}
+        Keep the stored scores of all epochs (21 bytes a sample and epoch on disk, 25 for
+        float64), or of the last two, which needs epochs to come in order.
+    backend : {"auto", "cpu", "reference"}
+    clip : float, optional
+        Clip the loss at ``-log(clip)`` nats. Default: never.
+    strict : bool
+        Make an invalid row an error instead of counting it.
+    output : path, optional
+        Save the run here, whole or not at all.
+    overwrite : bool
+        Replace a run that is there.
+    progress : Progress, optional
+        Is told what is read.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    UsageError
+        Where the call cannot be carried out: an option, a missing column.
+    DataError
+        Where the data is not what it claims to be; the message names file, row group, row and
+        column. Invalid rows are no error unless `strict`: they are counted and named.
+    """
+    started = time.perf_counter()
+    options = Options(duplicates, scores, clip, strict)
+    kernels = resolve(backend)
+    threads = usable_threads(threads)
+    names = tuple(class_names) if class_names is not None else None
+    if output is not None:
+        check_target(Path(output), overwrite)
+    data = open_source(source, Asked(id, label, predictions, epoch, split, kind, names))
+    selected = selection(epochs)
+    plan = make_plan(data, selected, threads, scores == "rolling")
+    if memory is not None and plan.memory_bytes > parse_bytes(memory):
+        raise UsageError(
+            f"an estimated {human_bytes(plan.memory_bytes)} of memory is needed, more than the "
+            f"{human_bytes(parse_bytes(memory))} of --memory: give more, fewer --threads, or "
+            "fewer samples"
+        )
+    directory = _working_directory(output)
+    try:
+        clip_nats = None if clip is None else -float(np.log(clip))
+
+        def read_and_score(chunk: Any) -> Iterator[tuple[Batch, Scores]]:
+            for batch in data.read(chunk):
+                scored = score_batch(kernels, batch, data.layout.kind, clip_nats)
+                batch.predictions = np.empty((0, 0))  # not needed any more
+                yield batch, scored
+
+        pipeline = Pipeline(
+            read_and_score, lambda item: len(item[1]) * SCORED_ROW_BYTES, IN_FLIGHT_BYTES
+        )
+        with ThreadPoolExecutor(threads) as pool:
+            scan = Scan(data, plan, kernels, options, selected, directory, pool, threads)
+            if progress is not None:
+                progress.start(data, plan)
+            try:
+                for batch, scored in pipeline.run(plan.chunks, threads):
+                    scan.commit(batch, scored)
+                    if progress is not None:
+                        progress.advance(len(scored), batch.nbytes)
+            finally:
+                if progress is not None:
+                    progress.finish()
+            read_s = time.perf_counter() - started
+            tables = scan.finish()
+        summary = scan.summary(threads)
+        summary["read_s"] = round(read_s, 3)
+        summary["elapsed_s"] = round(time.perf_counter() - started, 3)
+        run = Run(
+            directory, summary, tables, scan.samples, scan.histories, temporary=output is None
+        )
+        if output is not None:
+            run.write_tables(directory)
+            scan.discard_working_files()
+            put_in_place(directory, Path(output))
+            run.adopt(Path(output))
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return run
+
+
+def _working_directory(output: str | os.PathLike[str] | None) -> Path:
+    """Make the directory that the run grows in: beside its place, if it is to be saved."""
+    if output is None:
+        return Path(tempfile.mkdtemp(prefix="fastdiv-"))
+    target = Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

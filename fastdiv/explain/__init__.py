@@ -1,0 +1,1 @@
+"""From tables to reasons: why loss and accuracy moved as they did."""

@@ -1,0 +1,66 @@
+"""The pair that matters most: from the lowest loss to the highest accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastdiv.metrics import EPOCH_METRICS, EpochRow
+
+_OF = {metric.name: metric.of for metric in EPOCH_METRICS}
+
+
+def best_epochs(rows: Iterable[EpochRow]) -> dict[str, Any]:
+    """Return the epochs with the lowest loss and the highest accuracy, the earliest of equals.
+
+    The loss is the mean of the finite losses; both are None where nothing is valid.
+    """
+    rows = sorted(rows, key=lambda row: row.epoch)
+    measured = [(row.epoch, _OF["loss_finite"](row), _OF["accuracy"](row)) for row in rows]
+    by_loss = [(loss, epoch) for epoch, loss, _ in measured if loss is not None]
+    by_accuracy = [(-accuracy, epoch) for epoch, _, accuracy in measured if accuracy is not None]
+    return {
+        "epoch_lowest_loss": min(by_loss)[1] if by_loss else None,
+        "epoch_highest_accuracy": min(by_accuracy)[1] if by_accuracy else None,
+    }
+
+
+CELLS = {
+    "rr": "right → right",
+    "rw": "right → wrong",
+    "wr": "wrong → right",
+    "ww_same": "wrong → wrong, same prediction",
+    "ww_changed": "wrong → wrong, other prediction",
+}
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """Say in one sentence which samples moved the loss between two epochs.
+
+    `row` is a row of `transitions`.
+    """
+    where = f"{row['split']}: " if row["split"] is not None else ""
+    pair = f"{where}from epoch {row['epoch_from']} to {row['epoch_to']}"
+    delta, points = row["delta_loss"], row["delta_accuracy"]
+    if delta is None:
+        return f"{pair} no sample is valid in both, so nothing can be compared."
+    parts = {cell: row[f"delta_loss_{cell}"] for cell in CELLS}
+    way = "rose" if delta > 0 else "fell" if delta < 0 else "did not change"
+    accuracy = (
+        f"accuracy rose by {100 * points:.2f} points"
+        if points > 0
+        else f"accuracy fell by {-100 * points:.2f} points"
+        if points < 0
+        else "accuracy did not change"
+    )
+    moved = f"{pair} the loss {way} by {abs(delta):.4f} nats" if delta else f"{pair} the loss {way}"
+    if not delta:
+        return f"{moved} while {accuracy}."
+    largest = max(parts, key=lambda cell: parts[cell] * (1 if delta > 0 else -1))
+    n = row[largest]
+    share = 100 * n / row["n"]
+    joined = "and" if (delta > 0) == (points < 0) else "while"
+    return (
+        f"{moved} {joined} {accuracy}: what moved it most are the {n:,} samples "
+        f"({share:.1f} %) that went {CELLS[largest]}, {parts[largest]:+.4f} nats."
+    )

@@ -1,0 +1,234 @@
+"""Ledger: id to slot, and the label of each slot. Nothing else.
+
+Slots number the samples of a split in the order in which they were first seen. Besides the id
+values a sample costs 4 bytes for its label and, only once ids come in another order, at most 8
+for the table that finds them: the same order costs one comparison.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fastdiv.batch import IdValues
+from fastdiv.errors import DataError
+
+Slots = slice | NDArray[np.int64]
+TABLE_FILL = 0.8  # rebuilt at this fill to half of it or more: at most 8 bytes a sample
+GROWTH = 1.5
+LABEL_GROWTH = 1.125  # with a table just rebuilt, 12 bytes a sample in all
+MOST_SLOTS = 2**31 - 2
+
+
+class Ledger:
+    """Ids of one split and their slots."""
+
+    def __init__(self, expected: int = 0) -> None:
+        self.n = 0
+        self.labels: NDArray[np.int32] = np.full(max(expected, 16), -1, np.int32)
+        self._ids: _Integers | _Strings | None = None
+
+    def slots(self, ids: IdValues | None, n: int, guess: int) -> Slots:
+        """Return the slots of n samples, adding those never seen.
+
+        `guess` is where the samples stand if they come in the same order as before; without
+        ids they stand there by definition.
+        """
+        if ids is None:
+            found: Slots = slice(guess, guess + n)
+            self.n = max(self.n, guess + n)
+        else:
+            if self._ids is None:
+                self._ids = _Strings() if isinstance(ids, pa.Array) else _Integers(ids.dtype)
+            if not self._ids.takes(ids):
+                raise DataError(
+                    "sample ids are integers in one place and strings in another: "
+                    "write them as one type"
+                )
+            found = self._ids.slots(ids, guess)
+            self.n = self._ids.n
+        if self.n > MOST_SLOTS:
+            raise DataError(f"more than {MOST_SLOTS} samples in one split: split the data")
+        if self.n > len(self.labels):
+            grown = np.full(max(self.n, int(len(self.labels) * LABEL_GROWTH)), -1, np.int32)
+            grown[: len(self.labels)] = self.labels
+            self.labels = grown
+        return found
+
+    def relabel(
+        self, slots: Slots, labels: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]] | None:
+        """Note labels; return slots and labels of samples that had another one, if any."""
+        known = self.labels[slots]
+        if np.array_equal(known, labels):
+            return None
+        where = np.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
+        new = np.flatnonzero((known < 0) & (labels >= 0))[::-1]  # so that the first row counts
+        self.labels[where[new]] = labels[new]
+        differs = (labels >= 0) & (labels != self.labels[slots])
+        return (where[differs], labels[differs]) if differs.any() else None
+
+    def ids(self) -> pa.Array:
+        """Return the ids in slot order: int64, uint64 or large_string."""
+        if self._ids is None:
+            return pa.array(np.arange(self.n))
+        return self._ids.values()
+
+    @property
+    def positional(self) -> bool:
+        """Whether samples are identified by position."""
+        return self._ids is None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, id values included."""
+        return self.labels.nbytes + (self._ids.nbytes if self._ids is not None else 0)
+
+
+class _Table:
+    """Slots by the hash of their id; see `fastdiv_kernels.cpu.lookup`."""
+
+    def __init__(self) -> None:
+        self.slots: NDArray[np.int32] | None = None
+
+    def room(self) -> int:
+        return 0 if self.slots is None else int(len(self.slots) * TABLE_FILL)
+
+    def clear(self, n: int) -> NDArray[np.int32]:
+        """Make an empty table with room for n slots and some more."""
+        self.slots = None  # given back before more is taken
+        self.slots = np.full(max(64, int(n * GROWTH / TABLE_FILL) + 1), -1, np.int32)
+        return self.slots
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.slots is None else self.slots.nbytes
+
+
+class _Integers:
+    def __init__(self, dtype: np.dtype[np.generic]) -> None:
+        self.n = 0
+        self.dtype = dtype
+        self.keys: NDArray[np.int64] = np.empty(16, np.int64)
+        self.table = _Table()
+
+    def takes(self, ids: IdValues) -> bool:
+        return not isinstance(ids, pa.Array) and ids.dtype == self.dtype
+
+    def slots(self, ids: IdValues, guess: int) -> Slots:
+        from fastdiv_kernels.cpu import lookup
+
+        keys = ids.view(np.int64)
+        m = len(keys)
+        if guess + m <= self.n and np.array_equal(self.keys[guess : guess + m], keys):
+            return slice(guess, guess + m)
+        if self.table.slots is None and self._continues(ids):
+            self._room_for(self.n + m)
+            self.keys[self.n : self.n + m] = keys
+            self.n += m
+            return slice(self.n - m, self.n)
+        found = np.empty(m, np.int64)
+        done = 0
+        while True:
+            if self.n >= self.table.room():
+                lookup.index_ints(self.keys, self.n, self.table.clear(self.n))
+            most = self.table.room()
+            self._room_for(min(most, self.n + m - done))
+            done, self.n = lookup.find_ints(
+                keys, done, self.keys, self.n, self.table.slots, found, min(most, len(self.keys))
+            )
+            if done == m:
+                return _as_slice(found)
+
+    def _continues(self, ids: IdValues) -> bool:
+        """Say whether ids go on increasing, as running numbers do: then none is known."""
+        if self.n and not self.keys[self.n - 1 : self.n].view(self.dtype)[0] < ids[0]:
+            return False
+        return bool((ids[1:] > ids[:-1]).all())
+
+    def _room_for(self, n: int) -> None:
+        if n > len(self.keys):
+            grown = np.empty(max(n, int(len(self.keys) * GROWTH)), np.int64)
+            grown[: self.n] = self.keys[: self.n]
+            self.keys = grown
+
+    def values(self) -> pa.Array:
+        return pa.array(self.keys[: self.n].view(self.dtype))
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.table.nbytes
+
+
+class _Strings:
+    def __init__(self) -> None:
+        self.n = 0
+        self.offsets: NDArray[np.int64] = np.zeros(17, np.int64)
+        self.data: NDArray[np.uint8] = np.empty(256, np.uint8)
+        self.table = _Table()
+
+    def takes(self, ids: IdValues) -> bool:
+        return isinstance(ids, pa.Array)
+
+    def slots(self, ids: IdValues, guess: int) -> Slots:
+        from fastdiv_kernels.cpu import lookup
+
+        offsets, data = _buffers(ids)
+        m = len(offsets) - 1
+        if guess + m <= self.n and self._equal(guess, offsets, data):
+            return slice(guess, guess + m)
+        found = np.empty(m, np.int64)
+        done = 0
+        while True:
+            if self.n >= self.table.room():
+                lookup.index_bytes(self.offsets, self.data, self.n, self.table.clear(self.n))
+            most = self.table.room()
+            self._room_for(min(most, self.n + m - done), int(offsets[-1] - offsets[done]))
+            done, self.n = lookup.find_bytes(
+                offsets, data, done, self.offsets, self.data, self.n, self.table.slots, found,
+                min(most, len(self.offsets) - 1),
+            )  # fmt: skip
+            if done == m:
+                return _as_slice(found)
+
+    def _equal(self, guess: int, offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> bool:
+        known = self.offsets[guess : guess + len(offsets)]
+        return np.array_equal(known - known[0], offsets - offsets[0]) and np.array_equal(
+            self.data[known[0] : known[-1]], data[offsets[0] : offsets[-1]]
+        )
+
+    def _room_for(self, n: int, more_bytes: int) -> None:
+        if n + 1 > len(self.offsets):
+            grown = np.zeros(max(n + 1, int(len(self.offsets) * GROWTH)), np.int64)
+            grown[: self.n + 1] = self.offsets[: self.n + 1]
+            self.offsets = grown
+        need = int(self.offsets[self.n]) + more_bytes
+        if need > len(self.data):
+            data = np.empty(max(need, int(len(self.data) * GROWTH)), np.uint8)
+            data[: self.offsets[self.n]] = self.data[: self.offsets[self.n]]
+            self.data = data
+
+    def values(self) -> pa.Array:
+        buffers = [None, pa.py_buffer(self.offsets[: self.n + 1]), pa.py_buffer(self.data)]
+        return pa.Array.from_buffers(pa.large_string(), self.n, buffers)
+
+    @property
+    def nbytes(self) -> int:
+        return self.offsets.nbytes + self.data.nbytes + self.table.nbytes
+
+
+def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return offsets (n + 1,) and bytes of a large_string array."""
+    _, offsets, data = ids.buffers()
+    first = np.frombuffer(offsets, np.int64, len(ids) + 1, ids.offset * 8).copy()
+    values = np.frombuffer(data, np.uint8).copy() if data is not None else np.zeros(0, np.uint8)
+    return first, values
+
+
+def _as_slice(slots: NDArray[np.int64]) -> Slots:
+    """Return slots as a slice where they run on without a gap, which is stored faster."""
+    n = len(slots)
+    if n and slots[-1] - slots[0] == n - 1 and bool((np.diff(slots) == 1).all()):
+        return slice(int(slots[0]), int(slots[0]) + n)
+    return slots

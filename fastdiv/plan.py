@@ -1,0 +1,159 @@
+"""Plan: what would be read, and what it needs, before anything is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdiv.batch import Chunk
+from fastdiv.errors import UsageError
+from fastdiv.sources import Source
+
+PROGRAM_BYTES = 320 << 20  # Python, Arrow, Numba and their caches; measured
+IN_FLIGHT_BYTES = 96 << 20  # scores that wait for their turn
+SCORED_ROW_BYTES = 48  # of a row between kernel and store: scores, id, label
+STRING_ID_BYTES = 32  # of an id of unknown length: its bytes and its offset
+INDEX_BYTES = 12  # of a sample in the ledger, besides its id
+HISTORY_BYTES = 72
+
+Selection = Callable[[int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The chunks to read and the estimates made from metadata alone."""
+
+    chunks: list[Chunk]
+    parts: int  # files, tables or arrays
+    rows: int
+    nbytes: int  # stored size of the columns that are read
+    epochs: list[int] | None  # None: only reading will tell
+    splits: list[str | None] | None
+    samples: int  # at most, over all splits
+    memory_bytes: int
+    disk_bytes: int
+
+
+def selection(epochs: str | Iterable[int] | slice | None) -> Selection | None:
+    """Turn ``"12,99"``, ``"0:100:10"`` or some integers into a test of an epoch; None takes all.
+
+    A range is one of Python's: its end is left out.
+    """
+    if epochs is None:
+        return None
+    if isinstance(epochs, str):
+        text = epochs.strip()
+        if re.fullmatch(r"-?\d*:-?\d*(:\d+)?", text):
+            numbers = [int(x) if x else None for x in text.split(":")]
+            epochs = slice(*numbers)
+        else:
+            try:
+                epochs = [int(x) for x in text.split(",")]
+            except ValueError:
+                raise UsageError(
+                    f"epochs {epochs!r}: give numbers like 12,99 or a range like 0:100:10"
+                ) from None
+    if isinstance(epochs, slice):
+        start, stop, step = epochs.start or 0, epochs.stop, epochs.step or 1
+        return lambda e: e >= start and (stop is None or e < stop) and (e - start) % step == 0
+    wanted = {int(e) for e in epochs}
+    return lambda e: e in wanted
+
+
+def make_plan(source: Source, selected: Selection | None, threads: int, rolling: bool) -> Plan:
+    """Choose the chunks that hold selected epochs and estimate what reading them needs."""
+    chunks, known = [], set()
+    unknown = False
+    for chunk in source.plan():
+        bounds = source.epochs_in(chunk)
+        if bounds is None:
+            unknown = True
+        elif len(bounds) > 1 and chunk.epoch is None:
+            known.update(bounds)  # some of these may be missing
+            unknown = unknown or len(bounds) > 2
+        else:
+            known.update(bounds)
+        if selected is None or bounds is None or any(map(selected, bounds)):
+            chunks.append(chunk)
+    if selected is not None:
+        known = {epoch for epoch in known if selected(epoch)}
+    if not chunks:
+        have = sorted({e for c in source.plan() for e in source.epochs_in(c) or ()})
+        raise UsageError(f"no epoch is selected: there are {_listed(have)}")
+    layout = source.layout
+    rows = sum(chunk.rows for chunk in chunks)
+    samples = _samples(chunks, len(known) if known and not unknown else None)
+    width = layout.classes * layout.dtype.itemsize
+    stored = 17 + (8 if layout.dtype == np.float64 else 4)
+    in_flight = min(rows * SCORED_ROW_BYTES, IN_FLIGHT_BYTES)
+    # Arrow holds a batch as decoded and the pages it came from.
+    reading = threads * 4 * min(rows, source.batch_rows) * (width + SCORED_ROW_BYTES)
+    id_bytes = 0 if layout.id is None else STRING_ID_BYTES if _strings(source) else 8
+    classes = layout.classes * (4 * 8 + (560 if layout.dtype == np.float64 else 96)) * (threads + 1)
+    memory = samples * (INDEX_BYTES + id_bytes + 2 * stored) + in_flight + reading + classes
+    disk = (samples * (2 * stored + HISTORY_BYTES)) if rolling else rows * stored
+    split_column = layout.split is not None
+    return Plan(
+        chunks=chunks,
+        parts=len({chunk.part for chunk in chunks}),
+        rows=rows,
+        nbytes=sum(map(source.nbytes, chunks)),
+        epochs=None if unknown else sorted(known),
+        splits=None if split_column else sorted({c.split for c in chunks}, key=split_order),
+        samples=samples,
+        memory_bytes=PROGRAM_BYTES + memory,
+        disk_bytes=disk,
+    )
+
+
+def split_order(split: str | None) -> tuple[bool, str]:
+    """Return the sort key of splits: by name, those without a name first."""
+    return split is not None, split or ""
+
+
+def _strings(source: Source) -> bool:
+    return "string" in source.layout.evidence.get("id", "")
+
+
+def _samples(chunks: list[Chunk], epochs: int | None) -> int:
+    """Return at most how many samples there are."""
+    by_epoch: dict[Any, int] = {}
+    for chunk in chunks:
+        key = (chunk.split, chunk.epoch)
+        by_epoch[key] = by_epoch.get(key, 0) + chunk.rows
+    largest: dict[str | None, int] = {}
+    for (split, epoch), rows in by_epoch.items():
+        if epoch is None and epochs:
+            rows = -(-rows // epochs)
+        largest[split] = max(largest.get(split, 0), rows)
+    return sum(largest.values())
+
+
+def parse_bytes(text: str | int) -> int:
+    """Turn ``"4GB"``, ``"512 MiB"`` or a number into bytes."""
+    if isinstance(text, int):
+        return text
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if not match:
+        raise UsageError(f"memory {text!r}: give a size like 4GB or 512MiB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+
+
+def human_bytes(n: float) -> str:
+    """Write a number of bytes for a person."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 999.5:
+            return f"{n:.0f} {unit}" if unit in ("B", "kB") or n >= 10 else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def _listed(epochs: list[int]) -> str:
+    if len(epochs) > 12:
+        return f"{', '.join(map(str, epochs[:5]))} … {epochs[-1]} ({len(epochs)} epochs)"
+    return ", ".join(map(str, epochs)) or "none"

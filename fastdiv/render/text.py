@@ -1,0 +1,276 @@
+"""A Run on a terminal: the epoch table, the best epochs, and what moved the loss between them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastdiv.explain.pair import CELLS, sentence
+from fastdiv.plan import Plan, human_bytes
+from fastdiv.run import Run
+from fastdiv.sources import Source
+
+MOST_EPOCHS = 12  # shown in a table
+PLAIN_WIDTH = 120  # columns where there is no terminal to ask
+TRAINING = ("train", "training", "fit")
+INVALID_SHOWN = 3  # places of each reason
+
+
+def console() -> Console:
+    """Return a console on stdout, wide enough for the tables where it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def show_run(run: Run, out: Console) -> None:
+    """Print what a run found."""
+    show_source(run.summary, out)
+    show_warnings(run, out)
+    show_epochs(run, out)
+    for entry in run.summary["splits"]:
+        show_best(run, entry, out)
+
+
+def show_source(summary: dict[str, Any], out: Console) -> None:
+    """Print where the tables come from."""
+    rows, seconds = summary["rows"], summary["elapsed_s"]
+    out.print(
+        f"{rows:,} rows × {summary['classes']} classes of {summary['kind']} in {seconds:.2f} s "
+        f"({rows / max(seconds, 1e-9) / 1e6:.2f} million rows/s; {summary['backend']['on']}, "
+        f"{summary['threads']} threads)",
+        markup=False,
+    )
+    show_columns(summary["columns"], out)
+
+
+def show_columns(evidence: dict[str, str], out: Console) -> None:
+    """Print which columns were taken for what, and by what evidence."""
+    for role in ("id", "label", "predictions", "kind", "epoch", "split"):
+        if role in evidence:
+            out.print(f"  {role:<12}{evidence[role]}", markup=False)
+
+
+def show_warnings(run: Run, out: Console) -> None:
+    """Print what was left out of the means, and what came, went or was there twice."""
+    invalid = run.summary["invalid"]
+    if invalid["n"]:
+        out.print(f"[bold yellow]{invalid['n']:,} invalid rows[/] were left out of every mean:")
+        for entry in invalid["reasons"]:
+            first = "; ".join(entry["first"][:INVALID_SHOWN])
+            more = " …" if entry["n"] > INVALID_SHOWN else ""
+            out.print(f"  {entry['n']:,} × {entry['in_words']}: {first}{more}", markup=False)
+    for name, words in (
+        ("n_infinite", "with an infinite loss (the label got probability 0)"),
+        ("n_unnormalized", "whose probabilities do not sum to 1"),
+    ):
+        n = sum(run.epochs[name].to_pylist())
+        if n:
+            out.print(f"[bold yellow]{n:,} rows[/] {words}")
+    for entry in run.summary["splits"]:
+        of = f" in {entry['split']}" if entry["split"] is not None else ""
+        if entry["n_duplicates"]:
+            out.print(f"[bold yellow]{entry['n_duplicates']:,} duplicate rows[/]{of} counted once")
+    pairs = run.transitions.to_pylist()
+    for name, words in (
+        ("n_only_from", "missing from the next epoch"),
+        ("n_only_to", "new in an epoch"),
+        ("n_relabelled", "relabelled between epochs"),
+    ):
+        n = sum(row[name] for row in pairs)
+        if n:
+            out.print(f"[bold yellow]{n:,} times[/] a sample was {words}")
+
+
+def show_epochs(run: Run, out: Console) -> None:
+    """Print the epoch table that training logs have, splits side by side."""
+    rows = run.epochs.to_pylist()
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    by_epoch: dict[int, dict[Any, dict[str, Any]]] = {}
+    for row in rows:
+        by_epoch.setdefault(row["epoch"], {})[row["split"]] = row
+    best = {entry["split"]: entry for entry in run.summary["splits"]}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("epoch", justify="right")
+    columns = ["loss", "accuracy", "ece"]
+    if len(splits) == 1:
+        columns = ["loss", "accuracy", "confidence", "brier", "ece", "loss_right", "loss_wrong"]
+    for split in splits:
+        for name in columns:
+            label = name.replace("_", " ")
+            table.add_column(f"{split} {label}" if split is not None else label, justify="right")
+    epochs = sorted(by_epoch)
+    shown = epochs_that_matter(epochs, [e for entry in best.values() for e in best_of(entry)])
+    last = None
+    for epoch in epochs:
+        if epoch not in shown:
+            continue
+        if last is not None and epochs.index(epoch) > epochs.index(last) + 1:
+            table.add_row("⋮")
+        last = epoch
+        cells = []
+        for split in splits:
+            row = by_epoch[epoch].get(split)
+            for name in columns:
+                text = Text("" if row is None else number(row[name]))
+                if name == "loss" and epoch == best[split]["epoch_lowest_loss"]:
+                    text = Text(f"▼ {text}", style="bold green")
+                if name == "accuracy" and epoch == best[split]["epoch_highest_accuracy"]:
+                    text = Text(f"▲ {text}", style="bold green")
+                cells.append(text)
+        table.add_row(str(epoch), *cells)
+    out.print()
+    out.print(table)
+
+
+def best_of(entry: dict[str, Any]) -> list[int]:
+    """Return the best epochs of a split, those that there are."""
+    best = (entry["epoch_lowest_loss"], entry["epoch_highest_accuracy"])
+    return [epoch for epoch in best if epoch is not None]
+
+
+def epochs_that_matter(epochs: list[int], best: list[int]) -> set[int]:
+    """Choose the first and last epoch, the best ones, and some between them."""
+    if len(epochs) <= MOST_EPOCHS:
+        return set(epochs)
+    shown = {epochs[0], epochs[-1], *best}
+    room = max(0, MOST_EPOCHS - len(shown))
+    step = (len(epochs) - 1) / (room + 1)
+    return shown | {epochs[round(i * step)] for i in range(1, room + 1)}
+
+
+def show_best(run: Run, entry: dict[str, Any], out: Console) -> None:
+    """Print the best epochs of a split, and what moved the loss from one to the other."""
+    if len(best_of(entry)) < 2:
+        return
+    lowest, highest = best_of(entry)
+    split = entry["split"]
+    rows = {r["epoch"]: r for r in run.epochs.to_pylist() if r["split"] == split}
+    name = f"{split}: " if split is not None else ""
+    out.print()
+    out.print(
+        f"{name}lowest loss {number(rows[lowest]['loss_finite'])} at epoch {lowest} (accuracy "
+        f"{number(rows[lowest]['accuracy'])}); highest accuracy "
+        f"{number(rows[highest]['accuracy'])} at epoch {highest} (loss "
+        f"{number(rows[highest]['loss_finite'])})",
+        style="bold",
+        markup=False,
+    )
+    if lowest == highest:
+        out.print(f"Loss and accuracy agree: epoch {lowest} is the best by both.")
+        return
+    if split in TRAINING and len(run.summary["splits"]) > 1:
+        return
+    pairs = [p for p in run.transition_rows(lowest, highest) if p["split"] == split]
+    if not pairs:
+        out.print(
+            "The scores of these epochs were not kept (--scores rolling): what lies between them "
+            "cannot be told."
+        )
+    for row in pairs:
+        show_pair(row, out)
+
+
+def show_pair(row: dict[str, Any], out: Console) -> None:
+    """Print one sentence and one table that say which samples moved the loss."""
+    out.print(sentence(row), markup=False)
+    if row["delta_loss"] is None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("samples that went", "samples", "share", "change in loss"):
+        table.add_column(name, justify="left" if name == "samples that went" else "right")
+    for cell, words in CELLS.items():
+        table.add_row(
+            words, f"{row[cell]:,}", f"{row[cell] / row['n']:.1%}",
+            f"{row[f'delta_loss_{cell}']:+.5f}",
+        )  # fmt: skip
+    table.add_row("all", f"{row['n']:,}", "", f"{row['delta_loss']:+.5f}", style="bold")
+    if row["delta_loss_membership"]:
+        table.add_row("samples that came or went", "", "", f"{row['delta_loss_membership']:+.5f}")
+    out.print(table)
+    left_out = [
+        f"{row[name]:,} {words}"
+        for name, words in (
+            ("n_infinite", "with an infinite loss"),
+            ("n_invalid", "invalid"),
+            ("n_relabelled", "relabelled"),
+        )
+        if row[name]
+    ]
+    if left_out:
+        out.print(f"Not in the change in loss: {', '.join(left_out)}.")
+
+
+def show_plan(source: Source, plan: Plan, out: Console) -> None:
+    """Print what would be read, and what it needs."""
+    layout = source.layout
+    show_columns(layout.evidence, out)
+    for name, text in (
+        ("classes", f"{layout.classes}{_names(layout.class_names)}"),
+        ("dtype", layout.dtype.name),
+        ("epochs", _epochs(plan)),
+        ("splits", _splits(plan)),
+        ("rows", f"{plan.rows:,} in {plan.parts:,} {'part' if plan.parts == 1 else 'parts'}, "
+                 f"{len(plan.chunks):,} chunks"),
+        ("samples", f"at most {plan.samples:,}"),
+        ("bytes", f"{human_bytes(plan.nbytes)} to read"),
+        ("memory", f"about {human_bytes(plan.memory_bytes)}, at most"),
+        ("disk", f"{human_bytes(plan.disk_bytes)} for stored scores"),
+    ):  # fmt: skip
+        out.print(f"  {name:<12}{text}", markup=False)
+
+
+def plan_as_dict(source: Source, plan: Plan) -> dict[str, Any]:
+    """Return what `show_plan` prints, for machines."""
+    layout = source.layout
+    return {
+        "columns": layout.evidence,
+        "kind": layout.kind.name.lower(),
+        "classes": layout.classes,
+        "class_names": None if layout.class_names is None else list(layout.class_names),
+        "dtype": layout.dtype.name,
+        "epochs": plan.epochs,
+        "splits": plan.splits,
+        "parts": plan.parts,
+        "chunks": len(plan.chunks),
+        "rows": plan.rows,
+        "samples_at_most": plan.samples,
+        "bytes": plan.nbytes,
+        "memory_bytes": plan.memory_bytes,
+        "disk_bytes": plan.disk_bytes,
+    }
+
+
+def number(value: float | None) -> str:
+    """Write a loss or a share in few characters; nothing of nothing."""
+    if value is None:
+        return "–"
+    if math.isinf(value):
+        return "inf"
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e5):
+        return f"{value:.3g}"
+    return f"{value:.4f}"
+
+
+def _names(names: tuple[str, ...] | None) -> str:
+    if names is None:
+        return ""
+    shown = ", ".join(names[:6])
+    return f" ({shown}{', …' if len(names) > 6 else ''})"
+
+
+def _epochs(plan: Plan) -> str:
+    if plan.epochs is None:
+        return "as the column says (its statistics do not tell them all)"
+    if len(plan.epochs) <= MOST_EPOCHS:
+        return ", ".join(map(str, plan.epochs))
+    return f"{len(plan.epochs)}, from {plan.epochs[0]} to {plan.epochs[-1]}"
+
+
+def _splits(plan: Plan) -> str:
+    if plan.splits is None:
+        return "as the column says"
+    return ", ".join("none" if s is None else s for s in plan.splits)

@@ -1,0 +1,277 @@
+"""Run: what a scan found, and where it came from. Plain data: it can be saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastdiv.backends import resolve
+from fastdiv.errors import DataError, UsageError
+from fastdiv.metrics import EPOCH_METRICS, TRANSITION_METRICS, EpochRow, PairRow, table
+from fastdiv.scoring import usable_threads
+from fastdiv.store import Store
+from fastdiv.tables import History, Samples, epoch_row, pair_row, sample_batches, sample_schema
+
+SCHEMA_VERSION = 1
+TABLES = ("epochs", "transitions", "samples", "classes")
+
+
+class Run:
+    """The result of `analyze`.
+
+    Attributes
+    ----------
+    epochs : pyarrow.Table
+        One row a split and epoch: counts, mean loss in nats, accuracy, calibration error.
+    transitions : pyarrow.Table
+        One row a split and pair of consecutive epochs: counts and loss changes by cell.
+    samples : pyarrow.Table
+        One row a sample, sorted by id within its split: training dynamics. Made when first
+        asked for.
+    classes : pyarrow.Table
+        One row a split, epoch and class.
+    summary : dict
+        Where the tables came from, what was invalid, what it took; JSON can hold it.
+    """
+
+    def __init__(
+        self, directory: Path, summary: dict[str, Any], tables: dict[str, pa.Table],
+        samples: list[Samples], histories: list[History], temporary: bool,
+    ) -> None:  # fmt: skip
+        self.summary = summary
+        self.epochs: pa.Table = tables["epochs"]
+        self.transitions: pa.Table = tables["transitions"]
+        self.classes: pa.Table = tables["classes"]
+        self._directory = directory
+        self._samples = samples
+        self._histories = histories
+        self._forget = weakref.finalize(self, shutil.rmtree, directory, True) if temporary else None
+
+    def __repr__(self) -> str:
+        splits = ", ".join(
+            f"{s['split'] or 'data'}: {s['n_epochs']} epochs, {s['n_samples']:,} samples"
+            for s in self.summary["splits"]
+        )
+        return f"<fastdiv.Run {splits}, {self.summary['classes']} classes>"
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """One row a sample, sorted by id within its split."""
+        saved = self._directory / "samples.parquet"
+        if saved.exists():
+            return pq.read_table(saved, memory_map=True)
+        # Written to a file and mapped: the table may be larger than memory.
+        path = self._directory / "samples.arrow"
+        schema = self._sample_schema()
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for batch in self._sample_batches(schema):
+                writer.write_batch(batch)
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+    def _sample_schema(self) -> pa.Schema:
+        types = {samples.ids.type for samples in self._samples}
+        id_type = types.pop() if len(types) == 1 else pa.large_string()
+        return sample_schema(id_type, self.summary["class_names"] is not None)
+
+    def _sample_batches(self, schema: pa.Schema) -> Any:
+        kernels = resolve(self.summary["backend"]["name"])
+        threads = usable_threads(None)
+        names = self.summary["class_names"]
+        with ThreadPoolExecutor(threads) as pool:
+            for samples, history in zip(self._samples, self._histories, strict=True):
+                if history.n == 0:
+                    epochs = sorted(samples.store.files)
+                    history.carry_on(kernels, samples, epochs, pool, threads)
+                yield from sample_batches(samples, history, names, schema)
+
+    def compare(self, a: int, b: int) -> pa.Table:
+        """Compare any two epochs.
+
+        Parameters
+        ----------
+        a, b : int
+            Epochs: the change is from `a` to `b`.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row for each split that has both, with the columns of `transitions`.
+
+        Raises
+        ------
+        UsageError
+            Where no split has both epochs' scores.
+        """
+        rows = self.pairs(a, b)
+        if not rows:
+            kept = sorted({e for s in self._samples for e in s.store.files})
+            raise UsageError(
+                f"no split has stored scores of epochs {a} and {b}: there are "
+                f"{', '.join(map(str, kept)) or 'none'}"
+            )
+        return table(TRANSITION_METRICS, rows)
+
+    def transition_rows(self, a: int, b: int) -> list[dict[str, Any]]:
+        """Return `compare(a, b)` as dicts; none where no split has the scores of both."""
+        rows: list[dict[str, Any]] = table(TRANSITION_METRICS, self.pairs(a, b)).to_pylist()
+        return rows
+
+    def pairs(self, a: int, b: int) -> list[PairRow]:
+        """Total the transitions from epoch a to epoch b in each split that has both."""
+        kernels = resolve(self.summary["backend"]["name"])
+        threads = usable_threads(None)
+        classes = self.summary["classes"]
+        rows = []
+        with ThreadPoolExecutor(threads) as pool:
+            for samples in self._samples:
+                if {a, b} <= samples.store.files.keys():
+                    before, after = (
+                        epoch_row(kernels, samples, e, classes, pool, threads) for e in (a, b)
+                    )
+                    rows.append(pair_row(kernels, samples, before, after, pool, threads))
+        return rows
+
+    def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the run to a directory, whole or not at all.
+
+        Raises
+        ------
+        UsageError
+            Where the directory is there already and `overwrite` is not given, or is no run.
+        """
+        target = Path(directory)
+        check_target(target, overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            shutil.copytree(self._directory / "scores", partial / "scores")
+            self.write_tables(partial)
+            put_in_place(partial, target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    def write_tables(self, directory: Path) -> None:
+        """Write everything but the scores, which are there already."""
+        for name in ("epochs", "transitions", "classes"):
+            pq.write_table(getattr(self, name), directory / f"{name}.parquet")
+        if "samples" in self.__dict__ or (self._directory / "samples.parquet").exists():
+            pq.write_table(self.samples, directory / "samples.parquet")
+        else:
+            schema = self._sample_schema()
+            with pq.ParquetWriter(directory / "samples.parquet", schema) as writer:
+                for batch in self._sample_batches(schema):
+                    writer.write_batch(batch)
+        (directory / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
+
+    def adopt(self, directory: Path) -> None:
+        """Note that the run's directory has been moved to its place, to stay."""
+        self._directory = directory
+        if self._forget is not None:
+            self._forget.detach()
+            self._forget = None
+        for i, samples in enumerate(self._samples):
+            samples.store.move(scores_directory(directory, i))
+
+
+def scores_directory(directory: Path, i: int) -> Path:
+    """Return where the scores of the i-th split lie."""
+    return directory / "scores" / str(i)
+
+
+def save_samples(samples: Samples, directory: Path) -> None:
+    """Write ids and labels in slot order, and close the store."""
+    samples.store.trim(len(samples))
+    samples.store.close()
+    slots = pa.table({"sample_id": samples.ids, "label": pa.array(samples.labels)})
+    pq.write_table(slots, directory / "slots.parquet")
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse to write where something is that must not be lost."""
+    if not target.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{target} is there already: choose another, or give --overwrite")
+    if target.is_dir() and (not any(target.iterdir()) or (target / "summary.json").exists()):
+        return
+    raise UsageError(f"{target} is not a saved run: it is not overwritten")
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Rename a directory that is complete to its name, replacing what is there."""
+    os.chmod(partial, 0o755)  # mkdtemp keeps others out
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+        target.rename(old / "run")
+        partial.rename(target)
+        shutil.rmtree(old)
+    else:
+        partial.rename(target)
+
+
+def load(directory: str | os.PathLike[str]) -> Run:
+    """Load a run that was saved.
+
+    Raises
+    ------
+    UsageError
+        Where there is no saved run.
+    DataError
+        Where it was saved by a later version, or is damaged.
+    """
+    path = Path(directory)
+    if not (path / "summary.json").is_file():
+        raise UsageError(f"{path} is not a saved run: it holds no summary.json")
+    try:
+        summary = json.loads((path / "summary.json").read_text())
+        if summary["schema_version"] > SCHEMA_VERSION:
+            raise DataError(
+                f"{path} has schema version {summary['schema_version']}, later than "
+                f"{SCHEMA_VERSION}: update fastdiv"
+            )
+        tables = {
+            name: pq.read_table(path / f"{name}.parquet")
+            for name in ("epochs", "transitions", "classes")
+        }
+        samples, histories = [], []
+        for i, entry in enumerate(summary["splits"]):
+            where = scores_directory(path, i)
+            slots = pq.read_table(where / "slots.parquet").combine_chunks()
+            samples.append(
+                Samples(
+                    entry["split"],
+                    _one_array(slots["sample_id"]),
+                    _one_array(slots["label"]).to_numpy(),
+                    Store.open(where),
+                )
+            )
+            histories.append(History(where / "history.bin"))
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path}: the saved run is damaged: {error}") from error
+    return Run(path, summary, tables, samples, histories, temporary=False)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def tables_of(
+    epochs: list[EpochRow], pairs: list[PairRow], classes: list[pa.Table]
+) -> dict[str, pa.Table]:
+    """Make the tables of the rows found."""
+    return {
+        "epochs": table(EPOCH_METRICS, epochs),
+        "transitions": table(TRANSITION_METRICS, pairs),
+        "classes": pa.concat_tables(classes),
+    }

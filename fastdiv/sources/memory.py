@@ -1,0 +1,249 @@
+"""Arrow tables and arrays in memory as sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fastdiv.batch import Batch, Chunk, IdValues
+from fastdiv.errors import DataError, UsageError
+from fastdiv.scoring import as_labels, as_predictions
+from fastdiv.sources.decode import decode, integer_ids, label_names
+from fastdiv.sources.layout import Asked, Layout, detect, detect_kind
+from fastdiv_kernels.contract import Array
+
+SAMPLE_ROWS = 1000
+CHUNK_ROWS = 1 << 18
+BATCH_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One table, or one pair of arrays, with the split and epoch that its key gave."""
+
+    data: Any
+    split: str | None
+    epoch: int | None
+
+    @property
+    def name(self) -> str:
+        """Name the part to a person."""
+        where = [f"split {self.split!r}"] if self.split is not None else []
+        where += [f"epoch {self.epoch}"] if self.epoch is not None else []
+        return " ".join(["data", *(("of " + ", ".join(where),) if where else ())])
+
+
+class TableSource:
+    """Rows of Arrow tables; a chunk is a run of rows."""
+
+    def __init__(self, parts: Sequence[Part], asked: Asked) -> None:
+        self.parts = parts
+        full = [part for part in parts if part.data.num_rows]
+        if not full:
+            raise DataError("no rows in the table: nothing to analyze")
+        first = full[0]
+        sample = first.data.slice(0, SAMPLE_ROWS).combine_chunks()
+        layout = detect(first.data.schema, sample, asked, first.name)
+        for part in parts:
+            missing = set(layout.columns) - set(part.data.schema.names)
+            if missing:
+                raise DataError(f"{part.name}: no column {min(missing)!r}, which {first.name} has")
+        if first.epoch is not None:
+            layout = replace(layout, epoch=None).with_evidence(epoch="keys of the mapping")
+        elif layout.epoch is None:
+            layout = layout.with_evidence(epoch="no column names one: all rows taken as epoch 0")
+        if first.split is not None:
+            layout = replace(layout, split=None).with_evidence(split="keys of the mapping")
+        rows = sample.to_batches()[0]
+        chunk = Chunk(0, 0, rows.num_rows, epoch=0)
+        batch = decode(rows, layout, chunk, 0, partial(self.place, chunk))
+        good = slice(None) if batch.problems is None else batch.problems == 0
+        kind, by = detect_kind(batch.predictions[good], layout.predictions[0], asked.kind)
+        self.layout = replace(layout, kind=kind).with_evidence(kind=f"{kind.name.lower()}: {by}")
+
+    def plan(self) -> list[Chunk]:
+        """List runs of rows of the tables."""
+        return _runs(
+            self.parts, [part.data.num_rows for part in self.parts], self.layout.epoch is not None
+        )
+
+    def epochs_in(self, chunk: Chunk) -> range | None:
+        """Return the bounds of a chunk's epochs as far as they are known."""
+        return None if chunk.epoch is None else range(chunk.epoch, chunk.epoch + 1)
+
+    def nbytes(self, chunk: Chunk) -> int:
+        """Return the size of the columns of a chunk that are read."""
+        return int(self._slice(chunk).select(self.layout.columns).nbytes)
+
+    def _slice(self, chunk: Chunk) -> Any:
+        return self.parts[chunk.part].data.slice((chunk.row_group or 0) * CHUNK_ROWS, chunk.rows)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows decoded at once."""
+        return _batch_rows(self.layout)
+
+    def read(self, chunk: Chunk) -> Iterator[Batch]:
+        """Yield the rows of a chunk; nothing is copied where no nulls stand in the way."""
+        start = 0
+        for rows in self._slice(chunk).to_batches(max_chunksize=self.batch_rows):
+            yield decode(rows, self.layout, chunk, start, partial(self._place, chunk, start))
+            start += rows.num_rows
+
+    def _place(self, chunk: Chunk, start: int, row: int) -> str:
+        return self.place(chunk, start + row)
+
+    def place(self, chunk: Chunk, row: int) -> str:
+        """Name a row of a chunk to a person."""
+        return f"{self.part(chunk)}, row {(chunk.row_group or 0) * CHUNK_ROWS + row}"
+
+    def part(self, chunk: Chunk) -> str:
+        """Name a chunk's part: the table."""
+        return self.parts[chunk.part].name
+
+
+class ArraySource:
+    """Arrays of predictions, labels and perhaps ids; a chunk is a run of rows."""
+
+    def __init__(self, parts: Sequence[Part], asked: Asked) -> None:
+        self.parts = parts
+        arrays = [_arrays(part, asked.class_names) for part in parts]
+        self._arrays = arrays
+        full = [a for a in arrays if len(a[0])]
+        if not full:
+            raise DataError("no rows in the arrays: nothing to analyze")
+        classes = full[0][0].shape[1]
+        for part, (x, _, ids) in zip(parts, arrays, strict=True):
+            if x.shape[1] != classes:
+                raise DataError(f"{part.name}: {x.shape[1]} classes, but {classes} before it")
+            if (ids is None) != (arrays[0][2] is None):
+                raise DataError(f"{part.name}: ids in some epochs only: give them in all, or none")
+        if asked.class_names is not None and len(asked.class_names) != classes:
+            raise UsageError(f"{len(asked.class_names)} class names for {classes} classes")
+        dtype = np.result_type(*(x.dtype for x, _, _ in arrays))
+        kind, by = detect_kind(full[0][0][:SAMPLE_ROWS], "predictions", asked.kind)
+        has_ids = arrays[0][2] is not None
+        evidence = {
+            "predictions": f"arrays of {dtype}",
+            "label": "arrays",
+            "id": "arrays" if has_ids else "position (no ids were given)",
+            "epoch": "keys of the mapping",
+            "kind": f"{kind.name.lower()}: {by}",
+        }
+        self.layout = Layout(
+            predictions=("predictions",), classes=classes, dtype=dtype, kind=kind, label=None,
+            id="ids" if has_ids else None, class_names=asked.class_names, evidence=evidence,
+        )  # fmt: skip
+
+    def plan(self) -> list[Chunk]:
+        """List runs of rows of the arrays."""
+        return _runs(self.parts, [len(labels) for _, labels, _ in self._arrays], False)
+
+    def epochs_in(self, chunk: Chunk) -> range | None:
+        """Return the bounds of a chunk's epochs."""
+        return None if chunk.epoch is None else range(chunk.epoch, chunk.epoch + 1)
+
+    def nbytes(self, chunk: Chunk) -> int:
+        """Return the size of a chunk's arrays."""
+        x, labels, ids = self._arrays[chunk.part]
+        per_row = x.itemsize * x.shape[1] + labels.itemsize + (8 if ids is not None else 0)
+        return chunk.rows * per_row
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows taken at once."""
+        return _batch_rows(self.layout)
+
+    def read(self, chunk: Chunk) -> Iterator[Batch]:
+        """Yield views of the rows of a chunk."""
+        x, labels, ids = self._arrays[chunk.part]
+        first = (chunk.row_group or 0) * CHUNK_ROWS
+        assert chunk.epoch is not None
+        for start in range(0, chunk.rows, self.batch_rows):
+            rows = slice(first + start, first + min(start + self.batch_rows, chunk.rows))
+            yield Batch(
+                chunk=chunk,
+                start=start,
+                predictions=x[rows].astype(self.layout.dtype, copy=False),
+                labels=labels[rows],
+                ids=None if ids is None else ids[rows],
+                epochs=chunk.epoch,
+                splits=None,
+                problems=None,
+                nbytes=x[rows].nbytes + labels[rows].nbytes,
+            )
+
+    def place(self, chunk: Chunk, row: int) -> str:
+        """Name a row of a chunk to a person."""
+        return f"{self.part(chunk)}, row {(chunk.row_group or 0) * CHUNK_ROWS + row}"
+
+    def part(self, chunk: Chunk) -> str:
+        """Name a chunk's part: the arrays of an epoch."""
+        return self.parts[chunk.part].name
+
+
+def _batch_rows(layout: Layout) -> int:
+    return max(1, min(1 << 15, BATCH_BYTES // (layout.classes * layout.dtype.itemsize)))
+
+
+def _runs(parts: Sequence[Part], rows: Sequence[int], epoch_column: bool) -> list[Chunk]:
+    return [
+        Chunk(
+            part=i,
+            row_group=g,
+            rows=min(CHUNK_ROWS, n - g * CHUNK_ROWS),
+            split=part.split,
+            epoch=None if epoch_column else (part.epoch or 0),
+        )
+        for i, (part, n) in enumerate(zip(parts, rows, strict=True))
+        for g in range(-(-n // CHUNK_ROWS))
+    ]
+
+
+def _arrays(
+    part: Part, class_names: tuple[str, ...] | None
+) -> tuple[Array, NDArray[np.int32], IdValues | None]:
+    """Return predictions, labels and ids of a part, checked and converted."""
+    data = part.data
+    if isinstance(data, Mapping):
+        unknown = set(data) - {"predictions", "labels", "ids"}
+        if unknown or not {"predictions", "labels"} <= set(data):
+            raise UsageError(f"{part.name}: keys must be predictions, labels and perhaps ids, not "
+                             f"{', '.join(map(str, data))}")  # fmt: skip
+        data = (data["predictions"], data["labels"], data.get("ids"))
+    if len(data) not in (2, 3):
+        raise UsageError(f"{part.name}: needed is (predictions, labels) or (predictions, labels, "
+                         f"ids), not {len(data)} things")  # fmt: skip
+    predictions, labels, ids = (*data, None)[:3]
+    try:
+        x = as_predictions(predictions)
+        names = np.asarray(labels)
+        if names.dtype.kind in "UOT":
+            if class_names is None:
+                raise UsageError(
+                    "labels are strings: give class_names, in the order of the classes"
+                )
+            y = label_names(pa.array(names.ravel().tolist(), pa.large_string()), class_names)
+        else:
+            y = np.asarray(as_labels(labels, len(x)), np.int32)
+    except UsageError as error:
+        raise UsageError(f"{part.name}: {error}") from None
+    return x, y, None if ids is None else _array_ids(ids, len(x), part)
+
+
+def _array_ids(ids: Any, n: int, part: Part) -> IdValues:
+    values = np.asarray(ids)
+    if values.shape != (n,):
+        raise UsageError(f"{part.name}: ids must have shape ({n},), not {values.shape}")
+    if values.dtype.kind in "iu":
+        return integer_ids(values)
+    strings = values.tolist()
+    if not all(isinstance(value, str) for value in strings):
+        raise UsageError(f"{part.name}: ids must be integers or strings, not {values.dtype}")
+    return pa.array(strings, pa.large_string())

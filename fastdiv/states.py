@@ -1,0 +1,156 @@
+"""Mergeable totals of stored scores: arrays of int64 that are added.
+
+Every state is a commutative monoid: `zero` is its identity and `merge` adds, without rounding,
+so no batch size, number of threads or order of merging changes a bit of what is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, fields
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdiv.store import Stored
+from fastdiv_kernels import exact
+from fastdiv_kernels.contract import (
+    BINS,
+    Backend,
+    Cell,
+    Count,
+    LossSum,
+    PairCount,
+    Reason,
+    TallySum,
+)
+
+Int64s = NDArray[np.int64]
+CLASS_COUNTS = ("support", "predicted", "true_positive", "infinite")
+
+
+class Mergeable:
+    """Adds the arrays of two states; those whose name ends in `sums` are exact sums."""
+
+    def merge(self, other: Self) -> Self:
+        """Return the state of both parts of the data."""
+        both = {}
+        for f in fields(self):  # type: ignore[arg-type]  # every state is a dataclass
+            added = getattr(self, f.name) + getattr(other, f.name)
+            both[f.name] = exact.carry(added) if f.name.endswith("sums") else added
+        return type(self)(**both)
+
+
+@dataclass(slots=True)
+class EpochTotals(Mergeable):
+    """Totals of one epoch."""
+
+    counts: Int64s  # (len(Count),)
+    bins: Int64s  # (BINS, 2): rows, right rows
+    loss_sums: Int64s  # (len(LossSum), k)
+    sums: Int64s  # (BIN_CONFIDENCE + BINS, k32)
+
+    @classmethod
+    def zero(cls, loss_dtype: np.dtype[Any]) -> Self:
+        """Return the totals of nothing."""
+        return cls(
+            np.zeros(len(Count), np.int64),
+            np.zeros((BINS, 2), np.int64),
+            exact.zeros(len(LossSum), loss_dtype),
+            exact.zeros(TallySum.BIN_CONFIDENCE + BINS, np.dtype(np.float32)),
+        )
+
+    def absorb(self, kernels: Backend, x: Stored) -> None:
+        """Add stored scores."""
+        kernels.tally(
+            x.loss, x.confidence, x.margin, x.brier, x.flags,
+            self.counts, self.bins, self.loss_sums, self.sums,
+        )  # fmt: skip
+
+    @property
+    def n(self) -> int:
+        """Samples, valid or not."""
+        return int(self.counts[: len(Reason)].sum())
+
+    def count(self, which: Count) -> int:
+        """Return one of the counts."""
+        return int(self.counts[which])
+
+    @property
+    def finite_loss_sum(self) -> Int64s:
+        """The exact sum (k,) of the finite losses."""
+        return np.asarray(self.loss_sums[LossSum.RIGHT] + self.loss_sums[LossSum.WRONG])
+
+
+@dataclass(slots=True)
+class PairTotals(Mergeable):
+    """Totals of the same samples in two epochs."""
+
+    counts: Int64s  # (len(PairCount),)
+    delta_sums: Int64s  # (len(Cell), k): loss after - loss before
+
+    @classmethod
+    def zero(cls, loss_dtype: np.dtype[Any]) -> Self:
+        """Return the totals of nothing."""
+        return cls(np.zeros(len(PairCount), np.int64), exact.zeros(len(Cell), loss_dtype))
+
+    def absorb(self, kernels: Backend, before: Stored, after: Stored) -> None:
+        """Add the stored scores of the same slots in two epochs."""
+        kernels.transitions(
+            before.loss, before.predicted, before.labels, before.flags,
+            after.loss, after.predicted, after.labels, after.flags,
+            self.counts, self.delta_sums,
+        )  # fmt: skip
+
+    def count(self, which: PairCount | Cell) -> int:
+        """Return one of the counts."""
+        return int(self.counts[which])
+
+    @property
+    def n(self) -> int:
+        """Samples in a cell."""
+        return int(self.counts[: len(Cell)].sum())
+
+
+@dataclass(slots=True)
+class ClassTotals(Mergeable):
+    """Totals of one epoch by class."""
+
+    counts: Int64s  # (c, len(CLASS_COUNTS))
+    loss_sums: Int64s  # (c, k): finite losses of the class
+
+    @classmethod
+    def zero(cls, classes: int, loss_dtype: np.dtype[Any]) -> Self:
+        """Return the totals of nothing."""
+        return cls(
+            np.zeros((classes, len(CLASS_COUNTS)), np.int64), exact.zeros(classes, loss_dtype)
+        )
+
+    def absorb(self, kernels: Backend, x: Stored) -> None:
+        """Add stored scores."""
+        kernels.tally_classes(x.loss, x.predicted, x.labels, x.flags, self.counts, self.loss_sums)
+
+
+State = TypeVar("State", bound=Mergeable)
+
+
+def total(
+    zero: Callable[[], State],
+    absorb: Callable[[State, int], None],
+    blocks: Iterable[range],
+    pool: Executor,
+) -> State:
+    """Absorb blocks on a pool, a run of blocks a task, and merge what the tasks found."""
+
+    def task(run: range) -> State:
+        state = zero()
+        for block in run:
+            absorb(state, block)
+        return state
+
+    result = zero()
+    for state in pool.map(task, blocks):
+        result = result.merge(state)
+    return result

@@ -1,0 +1,281 @@
+"""Store: (epoch, slot) to what is kept of Scores, in mapped files.
+
+One file an epoch, in blocks of a power of two of slots; within a block each field is
+contiguous. So chunks scatter into it in any order, a file grows by appending blocks, and a block
+is what later computations take at once.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdiv.batch import Scores
+from fastdiv.ledger import Slots
+from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, TOP5, Array
+
+LARGEST_BLOCK = 1 << 16
+SMALLEST_BLOCK = 1 << 6
+OPEN_FILES = 64  # mapped at once
+AGREES_NATS = 1e-6  # losses of two rows of one sample that count as the same
+
+
+@dataclass(slots=True)
+class Stored:
+    """What is kept of the scores of consecutive slots in one epoch."""
+
+    loss: Array  # (n,) float32 or float64
+    confidence: Array  # (n,) float32
+    margin: Array  # (n,) float32
+    brier: Array  # (n,) float32
+    predicted: Array  # (n,) int32
+    flags: Array  # (n,) uint8: status, CORRECT, TOP5, PRESENT; 0 where the sample is missing
+    labels: Array  # (n,) int32, of this epoch
+
+
+class Contradiction(Exception):  # noqa: N818  # not an error by itself: the engine words it
+    """Two rows of one sample in one epoch disagree; `row` is the second's place in its batch."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
+
+
+FIELDS = ("loss", "confidence", "margin", "brier", "predicted", "flags")
+
+
+class EpochFile:
+    """The stored scores of one epoch."""
+
+    def __init__(self, path: Path, block: int, loss_dtype: np.dtype[Any]) -> None:
+        self.path = path
+        self.block = block  # slots
+        self.loss_dtype = loss_dtype
+        self.blocks = 0  # in the file
+        self.views: dict[str, Array] | None = None  # (blocks, block) each, while mapped
+        self.relabelled: dict[int, int] = {}  # slots whose label is not the ledger's
+
+    @property
+    def block_bytes(self) -> int:
+        return self.block * (self.loss_dtype.itemsize + 4 * 4 + 1)
+
+    def map(self, blocks: int = 0) -> dict[str, Array]:
+        """Map the file, with at least so many blocks."""
+        if blocks > self.blocks:
+            self.unmap()
+            with self.path.open("ab") as file:
+                file.truncate(blocks * self.block_bytes)
+            self.blocks = blocks
+        if self.views is None:
+            with self.path.open("r+b") as file:
+                mapped = mmap.mmap(file.fileno(), self.blocks * self.block_bytes)
+            dtypes: list[np.dtype[Any]] = [self.loss_dtype, *map(np.dtype, "fffiB")]
+            self.views = {}
+            offset = 0
+            for name, dtype in zip(FIELDS, dtypes, strict=True):
+                self.views[name] = np.ndarray(
+                    (self.blocks, self.block), dtype, mapped, offset,
+                    (self.block_bytes, dtype.itemsize),
+                )  # fmt: skip
+                offset += self.block * dtype.itemsize
+        return self.views
+
+    def unmap(self) -> None:
+        """Give the mapping back; the data stays in the file."""
+        self.views = None
+
+    def relabel(self, slots: NDArray[np.int64], labels: NDArray[np.int32]) -> None:
+        """Note labels that are not the ledger's, of rows about to be put; the first row counts."""
+        flags = self._room_for(int(slots.max()) + 1)["flags"]
+        for slot, label in zip(slots.tolist(), labels.tolist(), strict=True):
+            if not flags[divmod(slot, self.block)]:
+                self.relabelled.setdefault(slot, label)
+
+    def put(
+        self,
+        slots: Slots,
+        scores: Scores,
+        labels: NDArray[np.int32],  # (n,) of the rows
+        known: NDArray[np.int32],  # of every slot, the ledger's
+        first_wins: bool,
+    ) -> int:
+        """Write scores to slots; return how many rows were of samples already there.
+
+        Rows of one sample that agree count once, whichever order they come in. Rows that do not
+        raise Contradiction, unless `first_wins`.
+        """
+        flags = scores.status | np.uint8(PRESENT)
+        flags[scores.correct] |= CORRECT
+        flags[(scores.rank >= 0) & (scores.rank < 5)] |= TOP5
+        if isinstance(slots, slice):
+            if self._put_run(slots.start, slots.stop, scores, flags):
+                return 0
+            slots = np.arange(slots.start, slots.stop)
+        columns = [*(getattr(scores, name) for name in FIELDS[:-1]), flags]
+        views = self._room_for(int(slots.max()) + 1)
+        duplicates = 0
+        for row in self._scatter(slots, columns, views):
+            duplicates += 1
+            if not first_wins:
+                slot = int(slots[row])
+                if labels[row] >= 0 and labels[row] != self.relabelled.get(slot, known[slot]):
+                    raise Contradiction(row)
+                self._merge(divmod(slot, self.block), views, [x[row] for x in columns], row)
+        return duplicates
+
+    def _put_run(self, start: int, stop: int, scores: Scores, flags: Array) -> bool:
+        """Copy scores to consecutive slots, unless one of them is taken."""
+        views = self._room_for(stop)
+        pieces = []
+        while start < stop:
+            b, at = divmod(start, self.block)
+            n = min(self.block - at, stop - start)
+            pieces.append((b, at, n))
+            start += n
+        if any(views["flags"][b, at : at + n].any() for b, at, n in pieces):
+            return False
+        row = 0
+        for b, at, n in pieces:
+            for name in FIELDS[:-1]:
+                views[name][b, at : at + n] = getattr(scores, name)[row : row + n]
+            views["flags"][b, at : at + n] = flags[row : row + n]
+            row += n
+        return True
+
+    def _scatter(
+        self, slots: NDArray[np.int64], columns: list[Array], views: dict[str, Array]
+    ) -> Iterator[int]:
+        """Write rows to their slots, and yield those whose slot is taken instead."""
+        from fastdiv_kernels.cpu.lookup import scatter
+
+        shift = self.block.bit_length() - 1
+        targets = [views[name] for name in FIELDS]
+        row = scatter(0, slots, *columns, *targets, shift)
+        while row < len(slots):
+            yield row
+            row = scatter(row + 1, slots, *columns, *targets, shift)
+
+    def _merge(
+        self, at: tuple[int, int], views: dict[str, Array], new: list[Any], row: int
+    ) -> None:
+        """Keep one of two rows of a sample: the lesser, so that their order does not matter."""
+        old = [views[name][at] for name in FIELDS]
+        same = old[4] == new[4] and old[5] & REASON == new[5] & REASON
+        if not same or abs(float(old[0]) - float(new[0])) > AGREES_NATS:
+            raise Contradiction(row)
+        if [float(x) for x in new] < [float(x) for x in old]:
+            for name, x in zip(FIELDS, new, strict=True):
+                views[name][at] = x
+
+    def _room_for(self, slots: int) -> dict[str, Array]:
+        blocks = -(-slots // self.block)
+        if blocks > self.blocks:
+            blocks = max(blocks, self.blocks * 3 // 2)
+        return self.map(blocks)
+
+    def read(self, b: int, n: int, labels: NDArray[np.int32]) -> Stored:
+        """Return the first n slots of a block; `labels` are the ledger's for them."""
+        if b < self.blocks:
+            views = self.map()
+            columns = {name: views[name][b, :n] for name in FIELDS}
+        else:
+            columns = {name: np.zeros(n, np.float32) for name in FIELDS}
+            columns["loss"] = np.zeros(n, self.loss_dtype)
+            columns["predicted"] = np.zeros(n, np.int32)
+            columns["flags"] = np.zeros(n, np.uint8)
+        if self.relabelled:
+            first = b * self.block
+            labels = labels.copy()
+            for slot, label in self.relabelled.items():
+                if first <= slot < first + n:
+                    labels[slot - first] = label
+        return Stored(**columns, labels=labels)
+
+
+class Store:
+    """The stored scores of one split, an EpochFile for each epoch."""
+
+    def __init__(self, directory: Path, loss_dtype: np.dtype[Any], block: int) -> None:
+        self.directory = directory
+        self.loss_dtype = loss_dtype
+        self.block = block
+        self.files: dict[int, EpochFile] = {}
+        self._mapped: OrderedDict[int, None] = OrderedDict()
+
+    @classmethod
+    def create(cls, directory: Path, loss_dtype: np.dtype[Any], expected: int) -> Store:
+        """Make an empty store, with blocks that suit the expected number of samples."""
+        directory.mkdir(parents=True)
+        block = 1 << max(expected - 1, 1).bit_length()
+        return cls(directory, loss_dtype, min(max(block, SMALLEST_BLOCK), LARGEST_BLOCK))
+
+    @classmethod
+    def open(cls, directory: Path) -> Store:
+        """Open a saved store."""
+        meta = json.loads((directory / "store.json").read_text())
+        store = cls(directory, np.dtype(meta["loss_dtype"]), meta["block"])
+        for epoch, entry in meta["epochs"].items():
+            file = store._new(int(epoch))
+            file.blocks = entry["blocks"]
+            file.relabelled = {int(slot): label for slot, label in entry["relabelled"].items()}
+            store.files[int(epoch)] = file
+        return store
+
+    def close(self) -> None:
+        """Unmap every file and write what is needed to open the store again."""
+        for file in self.files.values():
+            file.unmap()
+        epochs = {
+            epoch: {"blocks": file.blocks, "relabelled": file.relabelled}
+            for epoch, file in self.files.items()
+        }
+        meta = {"loss_dtype": self.loss_dtype.name, "block": self.block, "epochs": epochs}
+        (self.directory / "store.json").write_text(json.dumps(meta))
+
+    def _new(self, epoch: int) -> EpochFile:
+        path = self.directory / f"epoch_{epoch:06d}.scores"
+        return EpochFile(path, self.block, self.loss_dtype)
+
+    def epoch(self, epoch: int) -> EpochFile:
+        """Return the file of an epoch, made if there is none, ready for use."""
+        if epoch not in self.files:
+            self.files[epoch] = self._new(epoch)
+        self._mapped[epoch] = None
+        self._mapped.move_to_end(epoch)
+        if len(self._mapped) > OPEN_FILES:
+            oldest, _ = self._mapped.popitem(last=False)
+            if oldest in self.files:
+                self.files[oldest].unmap()
+        return self.files[epoch]
+
+    def trim(self, samples: int) -> None:
+        """Cut off the room for growth that was not used."""
+        blocks = -(-samples // self.block)
+        for file in self.files.values():
+            if file.blocks > blocks:
+                file.unmap()
+                with file.path.open("r+b") as f:
+                    f.truncate(blocks * file.block_bytes)
+                file.blocks = blocks
+
+    def drop(self, epoch: int) -> None:
+        """Forget an epoch."""
+        file = self.files.pop(epoch)
+        self._mapped.pop(epoch, None)
+        file.unmap()
+        file.path.unlink()
+
+    def move(self, directory: Path) -> None:
+        """Note that the files now lie elsewhere."""
+        self.directory = directory
+        for file in self.files.values():
+            file.unmap()
+            file.path = directory / file.path.name

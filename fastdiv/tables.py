@@ -1,0 +1,214 @@
+"""From the store to epochs, transitions, samples and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fastdiv.ledger import Ledger
+from fastdiv.metrics import EpochRow, PairRow, class_table
+from fastdiv.states import ClassTotals, EpochTotals, PairTotals, total
+from fastdiv.store import EpochFile, Store, Stored
+from fastdiv_kernels.contract import DYNAMICS, NEVER, Array, Backend
+
+MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
+SAMPLE_ROWS = 1 << 16  # of `samples` made at once
+
+
+@dataclass(slots=True)
+class Samples:
+    """One split: its samples and what is stored of them."""
+
+    split: str | None
+    ids: pa.Array  # (n,) in slot order
+    labels: NDArray[np.int32]  # (n,) the ledger's
+    store: Store
+
+    @classmethod
+    def of(cls, split: str | None, ledger: Ledger, store: Store) -> Samples:
+        """Take what has been read so far; nothing is copied."""
+        return cls(split, ledger.ids(), ledger.labels[: ledger.n], store)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def runs(self, tasks: int) -> list[range]:
+        """Divide the blocks among tasks."""
+        blocks = -(-len(self) // self.store.block)
+        size = min(MOST_BLOCKS, max(1, -(-blocks // tasks)))
+        return [range(b, min(b + size, blocks)) for b in range(0, blocks, size)]
+
+    def read(self, file: EpochFile, block: int) -> Stored:
+        """Return the stored scores of a block of an epoch."""
+        first = block * file.block
+        n = min(file.block, len(self) - first)
+        return file.read(block, n, self.labels[first : first + n])
+
+
+def epoch_row(
+    kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int
+) -> EpochRow:
+    """Total an epoch."""
+    file = samples.store.epoch(epoch)
+    file.map()
+
+    def absorb(totals: EpochTotals, block: int) -> None:
+        totals.absorb(kernels, samples.read(file, block))
+
+    totals = total(lambda: EpochTotals.zero(file.loss_dtype), absorb, samples.runs(tasks), pool)
+    return EpochRow(samples.split, epoch, totals, classes)
+
+
+def class_rows(
+    kernels: Backend, samples: Samples, epoch: int, classes: int,
+    names: tuple[str, ...] | None, pool: Executor, tasks: int,
+) -> pa.Table:  # fmt: skip
+    """Total an epoch by class."""
+    file = samples.store.epoch(epoch)
+    file.map()
+
+    def absorb(totals: ClassTotals, block: int) -> None:
+        totals.absorb(kernels, samples.read(file, block))
+
+    totals = total(
+        lambda: ClassTotals.zero(classes, file.loss_dtype), absorb, samples.runs(tasks), pool
+    )
+    return class_table(samples.split, epoch, totals, names)
+
+
+def pair_row(
+    kernels: Backend, samples: Samples, before: EpochRow, after: EpochRow, pool: Executor,
+    tasks: int,
+) -> PairRow:  # fmt: skip
+    """Total the transitions between two epochs."""
+    files = [samples.store.epoch(row.epoch) for row in (before, after)]
+    for file in files:
+        file.map()
+
+    def absorb(totals: PairTotals, block: int) -> None:
+        totals.absorb(kernels, *(samples.read(file, block) for file in files))
+
+    totals = total(lambda: PairTotals.zero(files[0].loss_dtype), absorb, samples.runs(tasks), pool)
+    return PairRow(samples.split, before, after, totals)
+
+
+class History:
+    """The record of each sample over the epochs, in a mapped file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n = 0
+
+    def records(self, n: int) -> Array:
+        """Map the records of n samples; new ones have no history."""
+        with self.path.open("ab") as file:
+            file.truncate(max(n, self.n) * DYNAMICS.itemsize)
+        records = np.memmap(self.path, DYNAMICS, "r+", shape=(max(n, self.n),))
+        records["first_right"][self.n :] = NEVER
+        records["last_right"][self.n :] = -1
+        self.n = len(records)
+        return records
+
+    def carry_on(
+        self, kernels: Backend, samples: Samples, epochs: Sequence[int], pool: Executor, tasks: int
+    ) -> None:
+        """Add epochs, which must come in order, to the history of each sample."""
+        if not len(samples):
+            return
+        records = self.records(len(samples))
+        for epoch in epochs:
+            file = samples.store.epoch(epoch)
+            file.map()
+
+            def task(run: range, epoch: int = epoch, file: EpochFile = file) -> None:
+                for block in run:
+                    x = samples.read(file, block)
+                    first = block * file.block
+                    kernels.dynamics(
+                        epoch, x.loss, x.margin, x.predicted, x.labels, x.flags,
+                        records[first : first + len(x.flags)],
+                    )  # fmt: skip
+
+            list(pool.map(task, samples.runs(tasks)))
+
+
+def sample_schema(id_type: pa.DataType, named: bool) -> pa.Schema:
+    """Return the schema of `samples`."""
+    class_type = pa.string() if named else pa.int32()
+    return pa.schema(
+        [
+            ("split", pa.string()),
+            ("sample_id", id_type),
+            ("label", class_type),
+            ("n_epochs", pa.int64()),
+            ("n_correct", pa.int64()),
+            ("learned", pa.bool_()),
+            ("first_learned", pa.int64()),
+            ("forgetting_events", pa.int64()),
+            ("confidence", pa.float64()),
+            ("variability", pa.float64()),
+            ("aum", pa.float64()),
+            ("last_loss", pa.float64()),
+            ("last_predicted", class_type),
+            ("last_correct", pa.bool_()),
+        ]
+    )
+
+
+def sample_batches(
+    samples: Samples, history: History, names: tuple[str, ...] | None, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Make the rows of `samples` of a split, sorted by id."""
+    n = len(samples)
+    if not n:
+        return
+    records = history.records(n)
+    order = pc.sort_indices(samples.ids).to_numpy()
+    ids = samples.ids.cast(schema.field("sample_id").type)
+    for start in range(0, n, SAMPLE_ROWS):
+        rows = order[start : start + SAMPLE_ROWS]
+        yield _sample_rows(samples.split, ids.take(pa.array(rows)), records[rows], names, schema)
+
+
+def _sample_rows(
+    split: str | None, ids: pa.Array, r: Array, names: tuple[str, ...] | None, schema: pa.Schema
+) -> pa.RecordBatch:
+    never = r["n_epochs"] == 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variability = np.sqrt(r["m2_p"] / r["n_epochs"])
+        aum = r["margin_sum"] / r["n_margin"]
+
+    def nullable(values: Any, missing: Any) -> pa.Array:
+        return pa.array(values, mask=missing)
+
+    def class_(values: Any) -> pa.Array:
+        index = pa.array(values, pa.int32(), mask=never)
+        return index if names is None else pa.array(names, pa.string()).take(index)
+
+    return pa.record_batch(
+        [
+            pa.array([split] * len(r), pa.string()),
+            ids,
+            class_(r["label"]),
+            pa.array(r["n_epochs"].astype(np.int64)),
+            pa.array(r["n_right"].astype(np.int64)),
+            nullable(r["n_right"] > 0, never),
+            nullable(r["first_right"], r["first_right"] == NEVER),
+            nullable(r["forgetting"].astype(np.int64), never),
+            nullable(r["mean_p"], never),
+            nullable(variability, never),
+            nullable(aum, r["n_margin"] == 0),
+            nullable(r["last_loss"], never),
+            class_(r["last_predicted"]),
+            nullable(r["last_right"] == 1, never),
+        ],
+        schema=schema,
+    )

@@ -1,0 +1,234 @@
+"""What a backend provides: functions, shapes, dtypes, status codes.
+
+Letters in shapes: ``n`` rows, ``c`` classes, ``k`` limbs of an exact sum (see
+`fastdiv_kernels.exact`). A backend is a module with the functions of `Backend`; `reference` is
+the executable specification, and every other backend is tested against it.
+
+Definitions, for a row with values ``v`` (c,) of some kind, label ``y``, and ``log p`` its
+log-probabilities (logits minus their log-sum-exp; the logarithm of a probability; a
+log-probability as it is; probabilities are never renormalised):
+
+loss
+    ``-log p[y]`` in nats, unclipped, possibly infinite.
+predicted, correct
+    the lowest index that attains the maximum; whether it is the label.
+rank
+    how many classes stand ahead of the label, ties ahead when their index is lower;
+    ``rank == 0`` exactly where ``correct``.
+confidence
+    ``p[predicted]``.
+margin
+    ``log p[y] - max(log p[j] for j != y)``; for logits the difference of the logits.
+brier
+    ``sum((p - onehot(y))**2)``.
+"""
+
+from enum import IntEnum
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+class Kind(IntEnum):
+    """What the numbers of a prediction vector are."""
+
+    LOGITS = 0
+    PROBS = 1
+    LOGPROBS = 2
+
+
+class Reason(IntEnum):
+    """Why a row is invalid; the low three bits of its status."""
+
+    VALID = 0
+    NAN = 1
+    POSITIVE_INFINITY = 2
+    CONTRADICTS_KIND = 3
+    NO_MASS = 4
+    LABEL = 5
+    NULL = 6
+    LENGTH = 7
+
+
+REASON: Final = 0b0000_0111  # mask of the reason in a status
+UNNORMALIZED: Final = 0b0000_1000  # probabilities whose sum is off by more than the tolerance
+TIE: Final = 0b0001_0000  # the maximum is attained more than once
+# Bits that only stored flags carry, above those of a status:
+CORRECT: Final = 0b0010_0000
+TOP5: Final = 0b0100_0000  # rank < 5
+PRESENT: Final = 0b1000_0000  # the sample was seen in this epoch
+
+LOWEST_PROB: Final = -1e-6  # beyond these two the data contradicts its kind
+HIGHEST_PROB: Final = 1.01
+SUM_TOLERANCE: Final = 1e-3  # on a row's sum of probabilities ...
+SUM_TOLERANCE_16_BIT: Final = 1e-2  # ... and for 16-bit input
+
+BINS: Final = 15  # equal-width bins of confidence: clip(ceil(15 * confidence) - 1, 0, 14)
+
+
+class Count(IntEnum):
+    """Positions in the counts of `Backend.tally`; the first eight are rows by `Reason`."""
+
+    VALID = 0
+    NAN = 1
+    POSITIVE_INFINITY = 2
+    CONTRADICTS_KIND = 3
+    NO_MASS = 4
+    LABEL = 5
+    NULL = 6
+    LENGTH = 7
+    INFINITE = 8  # valid rows with an infinite loss
+    UNNORMALIZED = 9
+    TIES = 10
+    RIGHT = 11
+    TOP5 = 12
+    FINITE_MARGIN = 13
+    RIGHT_INFINITE = 14
+
+
+class TallySum(IntEnum):
+    """Positions in the float32 sums of `Backend.tally`; bins of confidence follow the last."""
+
+    CONFIDENCE = 0
+    MARGIN = 1  # finite margins only
+    BRIER = 2
+    BIN_CONFIDENCE = 3
+
+
+class LossSum(IntEnum):
+    """Positions in the loss sums of `Backend.tally` (finite losses only)."""
+
+    RIGHT = 0
+    WRONG = 1
+
+
+class Cell(IntEnum):
+    """Where a sample went between two epochs; positions in counts and sums of `transitions`."""
+
+    RR = 0  # right, then right
+    RW = 1
+    WR = 2
+    WW_SAME = 3  # wrong twice, with the same prediction
+    WW_CHANGED = 4
+
+
+class PairCount(IntEnum):
+    """Positions in the counts of `Backend.transitions`; the first five are the cells."""
+
+    RR = 0
+    RW = 1
+    WR = 2
+    WW_SAME = 3
+    WW_CHANGED = 4
+    INFINITE = 5  # in a cell, but its loss is infinite in one epoch at least
+    INVALID = 6
+    RELABELLED = 7
+    ONLY_FROM = 8
+    ONLY_TO = 9
+
+
+NEVER: Final = np.iinfo(np.int64).min  # an epoch that did not happen, in DYNAMICS
+
+DYNAMICS: Final = np.dtype(
+    [
+        ("mean_p", np.float64),  # running mean of the probability of the label
+        ("m2_p", np.float64),  # running sum of squared deviations from it (Welford)
+        ("margin_sum", np.float64),
+        ("last_loss", np.float64),
+        ("first_right", np.int64),  # epoch, or NEVER
+        ("n_epochs", np.int32),
+        ("n_right", np.int32),
+        ("n_margin", np.int32),
+        ("forgetting", np.int32),
+        ("last_predicted", np.int32),
+        ("label", np.int32),  # of the last valid epoch
+        ("last_right", np.int32),  # 1, 0, or -1 before the first valid epoch
+        ("_pad", np.int32),
+    ]
+)
+
+
+class Backend(Protocol):
+    """The functions of a backend. All write into arrays that the caller owns."""
+
+    name: str
+
+    def describe(self) -> str:
+        """Instruction set or device, as the summary names it."""
+        ...
+
+    def score(
+        self,
+        predictions: Array,  # (n, c) float16, float32 or float64, C order
+        labels: Array,  # (n,) int32; any value, out of [0, c) makes the row invalid
+        kind: Kind,
+        loss: Array,  # (n,) float32; float64 for float64 predictions
+        correct: Array,  # (n,) bool
+        predicted: Array,  # (n,) int32; -1 where invalid
+        confidence: Array,  # (n,) float32; like loss, margin and brier NaN where invalid
+        margin: Array,  # (n,) float32
+        brier: Array,  # (n,) float32
+        rank: Array,  # (n,) int32; -1 where invalid
+        status: Array,  # (n,) uint8: a Reason, and UNNORMALIZED and TIE
+    ) -> None:
+        """Score each row, whose result depends on nothing but the row, its label and the kind."""
+        ...
+
+    def tally(
+        self,
+        loss: Array,  # (n,) float32 or float64
+        confidence: Array,  # (n,) float32
+        margin: Array,  # (n,) float32
+        brier: Array,  # (n,) float32
+        flags: Array,  # (n,) uint8; rows that are not PRESENT are passed over
+        counts: Array,  # (len(Count),) int64, added to
+        bins: Array,  # (BINS, 2) int64, added to: rows, right rows
+        loss_sums: Array,  # (len(LossSum), k) int64, added to; k by the dtype of loss
+        sums: Array,  # (BIN_CONFIDENCE + BINS, k32) int64, added to
+    ) -> None:
+        """Add the stored scores of one epoch to its totals."""
+        ...
+
+    def tally_classes(
+        self,
+        loss: Array,  # (n,)
+        predicted: Array,  # (n,) int32
+        labels: Array,  # (n,) int32
+        flags: Array,  # (n,) uint8
+        counts: Array,  # (c, 4) int64, added to: support, predicted, true positive, infinite
+        loss_sums: Array,  # (c, k) int64, added to
+    ) -> None:
+        """Add the stored scores of one epoch to its totals by class."""
+        ...
+
+    def transitions(
+        self,
+        loss_from: Array,  # (n,)
+        predicted_from: Array,  # (n,) int32
+        labels_from: Array,  # (n,) int32
+        flags_from: Array,  # (n,) uint8
+        loss_to: Array,
+        predicted_to: Array,
+        labels_to: Array,
+        flags_to: Array,
+        counts: Array,  # (len(PairCount),) int64, added to
+        delta_sums: Array,  # (len(Cell), k) int64, added to: loss_to - loss_from
+    ) -> None:
+        """Add the same samples in two epochs to the cells of their transition table."""
+        ...
+
+    def dynamics(
+        self,
+        epoch: int,
+        loss: Array,  # (n,)
+        margin: Array,  # (n,) float32
+        predicted: Array,  # (n,) int32
+        labels: Array,  # (n,) int32
+        flags: Array,  # (n,) uint8
+        records: Array,  # (n,) DYNAMICS, updated
+    ) -> None:
+        """Carry each sample's history on by one epoch; epochs must come in order."""
+        ...

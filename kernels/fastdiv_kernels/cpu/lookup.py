@@ -1,0 +1,150 @@
+"""Finding the slot of an id: an open-addressing table of slots, the ids kept beside it.
+
+The table holds int32 slots, -1 where free; an id's place is found from its hash by
+multiplication, so that a table may have any size and stays between half and four fifths full,
+and probing is linear. Ids are compared in full: two ids never share a slot by their hash.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from fastdiv_kernels.cpu.jit import inner, kernel
+
+MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+MIX_2 = np.uint64(0x94D049BB133111EB)
+FNV_PRIME = np.uint64(0x100000001B3)
+FNV_OFFSET = np.uint64(0xCBF29CE484222325)
+
+
+@inner()
+def mix(x: Any) -> Any:
+    """Spread the bits of a 64-bit number over all of it (the finaliser of splitmix64)."""
+    h = np.uint64(x)
+    h = (h ^ (h >> np.uint64(30))) * MIX_1
+    h = (h ^ (h >> np.uint64(27))) * MIX_2
+    return h ^ (h >> np.uint64(31))
+
+
+@inner()
+def hash_bytes(data: Any, start: Any, stop: Any) -> Any:
+    """Hash data[start:stop] (FNV-1a, mixed at the end)."""
+    h = FNV_OFFSET
+    for i in range(start, stop):
+        h = (h ^ np.uint64(data[i])) * FNV_PRIME
+    return mix(h)
+
+
+@inner()
+def place(h: Any, size: Any) -> Any:
+    """Map a hash to [0, size) by its high half; size < 2**32."""
+    return np.int64(((h >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
+
+
+@kernel
+def index_ints(keys: Any, n: Any, table: Any) -> None:
+    """Enter keys[:n], all different, into an empty table."""
+    size = len(table)
+    for slot in range(n):
+        at = place(mix(keys[slot]), size)
+        while table[at] >= 0:
+            at = at + 1 if at + 1 < size else 0
+        table[at] = slot
+
+
+@kernel
+def find_ints(ids: Any, start: Any, keys: Any, n: Any, table: Any, slots: Any, most: Any) -> Any:
+    """Write the slot of each of ids[start:], adding new ids to keys; return (done, n).
+
+    Stops before an id that would be the `most`-th: the caller then makes room.
+    """
+    size = len(table)
+    for i in range(start, len(ids)):
+        key = ids[i]
+        at = place(mix(key), size)
+        while table[at] >= 0 and keys[table[at]] != key:
+            at = at + 1 if at + 1 < size else 0
+        if table[at] < 0:
+            if n >= most:
+                return i, n
+            keys[n] = key
+            table[at] = n
+            n += 1
+        slots[i] = table[at]
+    return len(ids), n
+
+
+@inner()
+def same_bytes(a: Any, a_start: Any, a_stop: Any, b: Any, b_start: Any, b_stop: Any) -> Any:
+    """Compare a[a_start:a_stop] with b[b_start:b_stop]."""
+    if a_stop - a_start != b_stop - b_start:
+        return False
+    for i in range(a_stop - a_start):  # noqa: SIM110  # compiled
+        if a[a_start + i] != b[b_start + i]:
+            return False
+    return True
+
+
+@kernel
+def index_bytes(offsets: Any, data: Any, n: Any, table: Any) -> None:
+    """Enter n byte strings, all different, into an empty table; string i ends at offsets[i + 1]."""
+    size = len(table)
+    for slot in range(n):
+        at = place(hash_bytes(data, offsets[slot], offsets[slot + 1]), size)
+        while table[at] >= 0:
+            at = at + 1 if at + 1 < size else 0
+        table[at] = slot
+
+
+@kernel
+def find_bytes(
+    id_offsets: Any, id_data: Any, start: Any, offsets: Any, data: Any, n: Any, table: Any,
+    slots: Any, most: Any,
+) -> Any:  # fmt: skip
+    """Write the slot of each byte string from `start` on, adding new ones; return (done, n).
+
+    Stops before a string that would be the `most`-th or does not fit into `data`.
+    """
+    size = len(table)
+    for i in range(start, len(id_offsets) - 1):
+        a, b = id_offsets[i], id_offsets[i + 1]
+        at = place(hash_bytes(id_data, a, b), size)
+        while table[at] >= 0 and not same_bytes(
+            id_data, a, b, data, offsets[table[at]], offsets[table[at] + 1]
+        ):
+            at = at + 1 if at + 1 < size else 0
+        if table[at] < 0:
+            if n >= most or offsets[n] + b - a > len(data):
+                return i, n
+            for j in range(b - a):
+                data[offsets[n] + j] = id_data[a + j]
+            offsets[n + 1] = offsets[n] + b - a
+            table[at] = n
+            n += 1
+        slots[i] = table[at]
+    return len(id_offsets) - 1, n
+
+
+@kernel
+def scatter(
+    start: Any, slots: Any, loss: Any, confidence: Any, margin: Any, brier: Any, predicted: Any,
+    flags: Any, to_loss: Any, to_confidence: Any, to_margin: Any, to_brier: Any,
+    to_predicted: Any, to_flags: Any, shift: Any,
+) -> Any:  # fmt: skip
+    """Write scores[start:] to their slots; stop at the first slot that is taken, return where.
+
+    The targets are (blocks, 2**shift): slot s is at [s >> shift, s & (2**shift - 1)].
+    """
+    mask = (np.int64(1) << shift) - 1
+    for i in range(start, len(slots)):
+        block = slots[i] >> shift
+        at = slots[i] & mask
+        if to_flags[block, at] != 0:
+            return i
+        to_loss[block, at] = loss[i]
+        to_confidence[block, at] = confidence[i]
+        to_margin[block, at] = margin[i]
+        to_brier[block, at] = brier[i]
+        to_predicted[block, at] = predicted[i]
+        to_flags[block, at] = flags[i]
+    return len(slots)
