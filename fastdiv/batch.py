@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from fastdiv_kernels.contract import Array
 
-IdValues = NDArray[np.int64] | NDArray[np.uint64] | pa.Array  # strings as Arrow large_string
+IdValues: TypeAlias = (
+    NDArray[np.int64] | NDArray[np.uint64] | pa.Array
+)  # strings as Arrow large_string
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastdiv.backends import resolve
-from fastdiv.batch import Batch, Scores
+from fastdiv.batch import Batch, Chunk, Scores
 from fastdiv.errors import UsageError
 from fastdiv.pipeline import Pipeline
 from fastdiv.plan import (
@@ -31,6 +32,7 @@ from fastdiv.run import Run, check_target, put_in_place
 from fastdiv.scan import Scan
 from fastdiv.scoring import score_batch, usable_threads
 from fastdiv.sources import Asked, Source, open_source
+from fastdiv.store import flags_of
 
 
 class Progress(Protocol):
@@ -160,11 +162,11 @@ def analyze(
     try:
         clip_nats = None if clip is None else -float(np.log(clip))
 
-        def read_and_score(chunk: Any) -> Iterator[tuple[Batch, Scores]]:
+        def read_and_score(chunk: Chunk) -> Iterator[tuple[Batch, Scores, NDArray[np.uint8]]]:
             for batch in data.read(chunk):
                 scored = score_batch(kernels, batch, data.layout.kind, clip_nats)
                 batch.predictions = np.empty((0, 0))  # not needed any more
-                yield batch, scored
+                yield batch, scored, flags_of(scored)
 
         pipeline = Pipeline(
             read_and_score, lambda item: len(item[1]) * SCORED_ROW_BYTES, IN_FLIGHT_BYTES
@@ -174,8 +176,8 @@ def analyze(
             if progress is not None:
                 progress.start(data, plan)
             try:
-                for batch, scored in pipeline.run(plan.chunks, threads):
-                    scan.commit(batch, scored)
+                for batch, scored, flags in pipeline.run(plan.chunks, threads):
+                    scan.commit(batch, scored, flags)
                     if progress is not None:
                         progress.advance(len(scored), batch.nbytes)
             finally:

@@ -66,7 +66,8 @@ def selection(epochs: str | Iterable[int] | slice | None) -> Selection | None:
 
 def make_plan(source: Source, selected: Selection | None, threads: int, rolling: bool) -> Plan:
     """Choose the chunks that hold selected epochs and estimate what reading them needs."""
-    chunks, known = [], set()
+    chunks: list[Chunk] = []
+    known: set[int] = set()
     unknown = False
     for chunk in source.plan():
         bounds = source.epochs_in(chunk)

@@ -162,7 +162,9 @@ class Run:
             raise
 
     def write_tables(self, directory: Path) -> None:
-        """Write everything but the scores, which are there already."""
+        """Write everything but the stored scores, which are there already."""
+        for i, samples in enumerate(self._samples):
+            save_slots(samples, scores_directory(directory, i))
         for name in ("epochs", "transitions", "classes"):
             pq.write_table(getattr(self, name), directory / f"{name}.parquet")
         if "samples" in self.__dict__ or (self._directory / "samples.parquet").exists():
@@ -189,12 +191,11 @@ def scores_directory(directory: Path, i: int) -> Path:
     return directory / "scores" / str(i)
 
 
-def save_samples(samples: Samples, directory: Path) -> None:
-    """Write ids and labels in slot order, and close the store."""
-    samples.store.trim(len(samples))
-    samples.store.close()
+def save_slots(samples: Samples, directory: Path) -> None:
+    """Write ids and labels in slot order, and what is needed to open the store."""
+    samples.store.describe(directory)
     slots = pa.table({"sample_id": samples.ids, "label": pa.array(samples.labels)})
-    pq.write_table(slots, directory / "slots.parquet")
+    pq.write_table(slots, directory / "slots.parquet", use_dictionary=False, compression="zstd")
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -20,7 +20,7 @@ from fastdiv.explain.pair import best_epochs
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow
 from fastdiv.plan import Plan, Selection, split_order
-from fastdiv.run import SCHEMA_VERSION, save_samples, scores_directory, tables_of
+from fastdiv.run import SCHEMA_VERSION, scores_directory, tables_of
 from fastdiv.sources import Source
 from fastdiv.store import Contradiction, Store
 from fastdiv.tables import History, Samples, class_rows, epoch_row, pair_row
@@ -89,23 +89,28 @@ class Scan:
 
     # -- as batches come -------------------------------------------------------------------
 
-    def commit(self, batch: Batch, scores: Scores) -> None:
+    def commit(self, batch: Batch, scores: Scores, flags: NDArray[np.uint8]) -> None:
         """Give a batch's samples their slots and store their scores."""
         n = len(scores)
         self.part_rows[batch.chunk.part] += n
         self.nbytes += batch.nbytes
         for split, epoch, rows in _groups(batch):
             if self.selected is None or self.selected(epoch):
-                self._commit_group(batch, scores, split, epoch, rows)
+                self._commit_group(batch, scores, flags, split, epoch, rows)
 
     def _commit_group(
-        self, batch: Batch, scores: Scores, split: str | None, epoch: int,
+        self,
+        batch: Batch,
+        scores: Scores,
+        flags: NDArray[np.uint8],
+        split: str | None,
+        epoch: int,
         rows: NDArray[np.int64] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         labels, ids = batch.labels, batch.ids
         if rows is not None:
-            scores = Scores(*(x[rows] for x in scores.arrays()))  # type: ignore[arg-type]
-            labels = labels[rows]
+            scores = Scores(*(x[rows] for x in scores.arrays()))
+            labels, flags = labels[rows], flags[rows]
             if ids is not None:
                 ids = ids.take(pa.array(rows)) if isinstance(ids, pa.Array) else ids[rows]
         n = len(scores)
@@ -123,7 +128,7 @@ class Scan:
         try:
             first_wins = self.options.duplicates == "first"
             part.duplicates[epoch] += file.put(
-                slots, scores, labels, part.ledger.labels, first_wins
+                slots, scores, flags, labels, part.ledger.labels, first_wins
             )
         except Contradiction as found:
             row = found.row if rows is None else int(rows[found.row])
@@ -243,7 +248,7 @@ class Scan:
                         self._close(part, epoch)
             final = scores_directory(self.directory, i)
             final.parent.mkdir(exist_ok=True)
-            save_samples(part.samples, part.store.directory)
+            part.store.trim(part.ledger.n)
             part.store.directory.rename(final)
             part.store.move(final)
         (self.directory / "scanning").rmdir()

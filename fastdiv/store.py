@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,6 +50,13 @@ class Contradiction(Exception):  # noqa: N818  # not an error by itself: the eng
         self.row = row
 
 
+def flags_of(scores: Scores) -> NDArray[np.uint8]:
+    """Return the flags (n,) that are stored of scores."""
+    correct = scores.correct.view(np.uint8) * np.uint8(CORRECT)
+    top5 = (scores.rank.view(np.uint32) < 5).view(np.uint8) * np.uint8(TOP5)  # -1 is large
+    return np.asarray(scores.status | correct | top5 | np.uint8(PRESENT), np.uint8)
+
+
 FIELDS = ("loss", "confidence", "margin", "brier", "predicted", "flags")
 
 
@@ -61,31 +69,32 @@ class EpochFile:
         self.loss_dtype = loss_dtype
         self.blocks = 0  # in the file
         self.views: dict[str, Array] | None = None  # (blocks, block) each, while mapped
+        self.filled = 0  # no slot from here on is taken
         self.relabelled: dict[int, int] = {}  # slots whose label is not the ledger's
 
     @property
     def block_bytes(self) -> int:
         return self.block * (self.loss_dtype.itemsize + 4 * 4 + 1)
 
-    def map(self, blocks: int = 0) -> dict[str, Array]:
-        """Map the file, with at least so many blocks."""
-        if blocks > self.blocks:
-            self.unmap()
-            with self.path.open("ab") as file:
-                file.truncate(blocks * self.block_bytes)
-            self.blocks = blocks
+    def _grow(self, blocks: int) -> None:
+        self.unmap()
+        with self.path.open("ab") as file:
+            file.truncate(blocks * self.block_bytes)
+        self.blocks = blocks
+
+    def map(self) -> dict[str, Array]:
+        """Map the file, unless it is."""
         if self.views is None:
             with self.path.open("r+b") as file:
                 mapped = mmap.mmap(file.fileno(), self.blocks * self.block_bytes)
             dtypes: list[np.dtype[Any]] = [self.loss_dtype, *map(np.dtype, "fffiB")]
-            self.views = {}
+            views: dict[str, Array] = {}
             offset = 0
             for name, dtype in zip(FIELDS, dtypes, strict=True):
-                self.views[name] = np.ndarray(
-                    (self.blocks, self.block), dtype, mapped, offset,
-                    (self.block_bytes, dtype.itemsize),
-                )  # fmt: skip
+                shape, strides = (self.blocks, self.block), (self.block_bytes, dtype.itemsize)
+                views[name] = np.ndarray(shape, dtype, mapped, offset, strides)
                 offset += self.block * dtype.itemsize
+            self.views = views
         return self.views
 
     def unmap(self) -> None:
@@ -103,6 +112,7 @@ class EpochFile:
         self,
         slots: Slots,
         scores: Scores,
+        flags: NDArray[np.uint8],  # (n,) of the rows, see `flags_of`
         labels: NDArray[np.int32],  # (n,) of the rows
         known: NDArray[np.int32],  # of every slot, the ledger's
         first_wins: bool,
@@ -112,15 +122,14 @@ class EpochFile:
         Rows of one sample that agree count once, whichever order they come in. Rows that do not
         raise Contradiction, unless `first_wins`.
         """
-        flags = scores.status | np.uint8(PRESENT)
-        flags[scores.correct] |= CORRECT
-        flags[(scores.rank >= 0) & (scores.rank < 5)] |= TOP5
+        columns = [*(getattr(scores, name) for name in FIELDS[:-1]), flags]
         if isinstance(slots, slice):
-            if self._put_run(slots.start, slots.stop, scores, flags):
+            if slots.start >= self.filled or not self._taken(slots.start, slots.stop):
+                self._put_run(slots.start, slots.stop, columns)
                 return 0
             slots = np.arange(slots.start, slots.stop)
-        columns = [*(getattr(scores, name) for name in FIELDS[:-1]), flags]
         views = self._room_for(int(slots.max()) + 1)
+        self.filled = max(self.filled, int(slots.max()) + 1)
         duplicates = 0
         for row in self._scatter(slots, columns, views):
             duplicates += 1
@@ -131,24 +140,31 @@ class EpochFile:
                 self._merge(divmod(slot, self.block), views, [x[row] for x in columns], row)
         return duplicates
 
-    def _put_run(self, start: int, stop: int, scores: Scores, flags: Array) -> bool:
-        """Copy scores to consecutive slots, unless one of them is taken."""
-        views = self._room_for(stop)
-        pieces = []
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Divide consecutive slots into (block, place in it, number)."""
         while start < stop:
             b, at = divmod(start, self.block)
             n = min(self.block - at, stop - start)
-            pieces.append((b, at, n))
+            yield b, at, n
             start += n
-        if any(views["flags"][b, at : at + n].any() for b, at, n in pieces):
-            return False
+
+    def _taken(self, start: int, stop: int) -> bool:
+        flags = self._room_for(stop)["flags"]
+        return any(flags[b, at : at + n].any() for b, at, n in self._runs(start, stop))
+
+    def _put_run(self, start: int, stop: int, columns: list[Array]) -> None:
+        """Write consecutive slots: by the file, which is faster than touching mapped pages."""
+        self._room_for(stop, mapped=False)
+        self.filled = max(self.filled, stop)
         row = 0
-        for b, at, n in pieces:
-            for name in FIELDS[:-1]:
-                views[name][b, at : at + n] = getattr(scores, name)[row : row + n]
-            views["flags"][b, at : at + n] = flags[row : row + n]
-            row += n
-        return True
+        with self.path.open("r+b", buffering=0) as file:
+            for b, at, n in self._runs(start, stop):
+                field = b * self.block_bytes
+                for column in columns:
+                    place = field + at * column.itemsize
+                    os.pwrite(file.fileno(), column[row : row + n].data, place)
+                    field += self.block * column.itemsize
+                row += n
 
     def _scatter(
         self, slots: NDArray[np.int64], columns: list[Array], views: dict[str, Array]
@@ -157,11 +173,11 @@ class EpochFile:
         from fastdiv_kernels.cpu.lookup import scatter
 
         shift = self.block.bit_length() - 1
-        targets = [views[name] for name in FIELDS]
-        row = scatter(0, slots, *columns, *targets, shift)
+        rows, targets = tuple(columns), tuple(views[name] for name in FIELDS)
+        row = scatter(0, slots, rows, targets, shift)
         while row < len(slots):
             yield row
-            row = scatter(row + 1, slots, *columns, *targets, shift)
+            row = scatter(row + 1, slots, rows, targets, shift)
 
     def _merge(
         self, at: tuple[int, int], views: dict[str, Array], new: list[Any], row: int
@@ -175,11 +191,11 @@ class EpochFile:
             for name, x in zip(FIELDS, new, strict=True):
                 views[name][at] = x
 
-    def _room_for(self, slots: int) -> dict[str, Array]:
+    def _room_for(self, slots: int, mapped: bool = True) -> dict[str, Array]:
         blocks = -(-slots // self.block)
         if blocks > self.blocks:
-            blocks = max(blocks, self.blocks * 3 // 2)
-        return self.map(blocks)
+            self._grow(max(blocks, self.blocks * 3 // 2))
+        return self.map() if mapped else {}
 
     def read(self, b: int, n: int, labels: NDArray[np.int32]) -> Stored:
         """Return the first n slots of a block; `labels` are the ledger's for them."""
@@ -224,21 +240,20 @@ class Store:
         store = cls(directory, np.dtype(meta["loss_dtype"]), meta["block"])
         for epoch, entry in meta["epochs"].items():
             file = store._new(int(epoch))
+            file.filled = entry["blocks"] * store.block
             file.blocks = entry["blocks"]
             file.relabelled = {int(slot): label for slot, label in entry["relabelled"].items()}
             store.files[int(epoch)] = file
         return store
 
-    def close(self) -> None:
-        """Unmap every file and write what is needed to open the store again."""
-        for file in self.files.values():
-            file.unmap()
+    def describe(self, directory: Path) -> None:
+        """Write into `directory` what is needed to open the store there."""
         epochs = {
             epoch: {"blocks": file.blocks, "relabelled": file.relabelled}
             for epoch, file in self.files.items()
         }
         meta = {"loss_dtype": self.loss_dtype.name, "block": self.block, "epochs": epochs}
-        (self.directory / "store.json").write_text(json.dumps(meta))
+        (directory / "store.json").write_text(json.dumps(meta))
 
     def _new(self, epoch: int) -> EpochFile:
         path = self.directory / f"epoch_{epoch:06d}.scores"

@@ -143,7 +143,7 @@ def label_names(column: pa.Array, class_names: Sequence[str]) -> NDArray[np.int3
     if pa.types.is_dictionary(column.type):
         of_code = pc.fill_null(pc.index_in(strings(column.dictionary), names), -1).to_numpy()
         codes = pc.fill_null(column.indices.cast(pa.int64()), -1).to_numpy()
-        return np.append(of_code, -1)[codes].astype(np.int32)  # code -1 finds the last
+        return np.asarray(np.append(of_code, -1)[codes], np.int32)  # code -1 finds the last
     found = pc.fill_null(pc.index_in(strings(column), names), -1)
     return np.asarray(found.to_numpy(), np.int32)
 

@@ -93,7 +93,7 @@ class Layout:
 def is_float_list(type_: pa.DataType) -> bool:
     """Whether a column holds a list of floats a row."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_(type_) for is_ in lists) and pa.types.is_floating(type_.value_type)
+    return bool(any(is_(type_) for is_ in lists) and pa.types.is_floating(type_.value_type))
 
 
 def is_string(type_: pa.DataType) -> bool:
@@ -338,7 +338,7 @@ def _by_class(
     if not is_string(label_type) or len(floats) < 2:
         return []
     seen = _labels_seen(sample, label)
-    for prefix in sorted({"", *(re.match(r".*?[_.\-]|", name)[0] for name in floats)}):
+    for prefix in sorted({"", *(_prefix(name) for name in floats)}):
         members = [name for name in floats if name.startswith(prefix)]
         if seen and seen <= {name[len(prefix) :] for name in members} and len(members) > 1:
             return members
@@ -352,12 +352,18 @@ def _names_of_wide(
     if len(names) < 2 or not is_string(label_type):
         return None
     seen = _labels_seen(sample, label)
-    common = len(re.match(r".*?[_.\-]|", names[0])[0])
+    common = len(_prefix(names[0]))
     for start in (0, common):
         suffixes = tuple(name[start:] for name in names)
         if seen <= set(suffixes) and len({name[:start] for name in names}) == 1:
             return suffixes
     return None
+
+
+def _prefix(name: str) -> str:
+    """Return what stands before and with the first separator of a name."""
+    match = re.match(r".*?[_.\-]", name)
+    return match[0] if match else ""
 
 
 def _labels_seen(sample: pa.Table, label: str) -> set[str]:

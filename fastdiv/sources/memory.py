@@ -153,7 +153,7 @@ class ArraySource:
         """Return the size of a chunk's arrays."""
         x, labels, ids = self._arrays[chunk.part]
         per_row = x.itemsize * x.shape[1] + labels.itemsize + (8 if ids is not None else 0)
-        return chunk.rows * per_row
+        return int(chunk.rows * per_row)
 
     @property
     def batch_rows(self) -> int:

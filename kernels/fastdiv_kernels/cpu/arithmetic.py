@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
 
-from fastdiv_kernels.cpu.jit import inner
+from fastdiv_kernels.cpu.jit import inner, intrinsic, overload
 
 ONE = np.float32(1.0)
 HALF = np.float32(0.5)
@@ -167,7 +166,7 @@ def value(x: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(exp, inline="never")
+@overload(exp)
 def _exp(x: Any) -> Any:
     by_dtype = exp_32 if x == types.float32 else exp_64
 
@@ -177,7 +176,7 @@ def _exp(x: Any) -> Any:
     return implementation
 
 
-@overload(log, inline="never")
+@overload(log)
 def _log(x: Any) -> Any:
     by_dtype = log_32 if x == types.float32 else log_64
 
@@ -187,7 +186,7 @@ def _log(x: Any) -> Any:
     return implementation
 
 
-@overload(log1p, inline="never")
+@overload(log1p)
 def _log1p(x: Any) -> Any:
     by_dtype = log1p_32 if x == types.float32 else log1p_64
 
@@ -197,7 +196,7 @@ def _log1p(x: Any) -> Any:
     return implementation
 
 
-@overload(value, inline="never")
+@overload(value)
 def _value(x: Any) -> Any:
     def from_half(x: Any) -> Any:
         return _half_to_float(x)

@@ -126,15 +126,14 @@ def find_bytes(
 
 
 @kernel
-def scatter(
-    start: Any, slots: Any, loss: Any, confidence: Any, margin: Any, brier: Any, predicted: Any,
-    flags: Any, to_loss: Any, to_confidence: Any, to_margin: Any, to_brier: Any,
-    to_predicted: Any, to_flags: Any, shift: Any,
-) -> Any:  # fmt: skip
-    """Write scores[start:] to their slots; stop at the first slot that is taken, return where.
+def scatter(start: Any, slots: Any, columns: Any, targets: Any, shift: Any) -> Any:
+    """Write rows from `start` on to their slots; stop at the first slot taken, and return where.
 
-    The targets are (blocks, 2**shift): slot s is at [s >> shift, s & (2**shift - 1)].
+    `columns` are loss, confidence, margin, brier, predicted and flags, (n,) each; the targets
+    (blocks, 2**shift): slot s is at [s >> shift, s & (2**shift - 1)].
     """
+    loss, confidence, margin, brier, predicted, flags = columns
+    to_loss, to_confidence, to_margin, to_brier, to_predicted, to_flags = targets
     mask = (np.int64(1) << shift) - 1
     for i in range(start, len(slots)):
         block = slots[i] >> shift

@@ -30,6 +30,14 @@ NO_MASS = int(Reason.NO_MASS)
 LABEL = int(Reason.LABEL)
 HIGHEST_LOGPROB = float(np.log(HIGHEST_PROB))
 
+# A tile's scratch, flat: each of these numbers has TILE lanes from here on. One array, so that
+# LLVM sees how far apart they are and vectorises without checking for overlap at run time.
+(
+    HIGHEST, BELOW, LOWEST, NANS, S, Q, ATTAINED, FIRST, AHEAD, OF_LABEL, LABEL_INDEX,
+    LOSS, CONFIDENCE, MARGIN, BRIER, MASS,
+) = (np.uint64(i * TILE) for i in range(16))  # fmt: skip
+SCRATCH = 16 * TILE
+
 HALF = np.float32(0.5)
 SIXTH = np.float32(1 / 6)
 CANCELS = np.float32(0.01)  # below, 1 - exp(-loss) is had from its series
@@ -57,93 +65,133 @@ def invalid(kind: Any, has_nan: Any, highest: Any, lowest: Any, label_ok: Any) -
 
 
 @inner("contract")
-def finish(
-    kind: Any, tolerance: Any, m: Any, of_label: Any, s: Any, q: Any, attained: Any, below: Any
-) -> Any:
-    """Make (loss, confidence, margin, brier, unnormalized) of a valid row's maximum and sums."""
-    zero = m - m  # typed constants, so that float32 stays float32
-    one = exp(zero)
+def finish_logits(m: Any, of_label: Any, s: Any, q: Any, attained: Any, below: Any) -> Any:
+    """Make (loss, confidence, margin, brier, mass) of a valid row; see `finish`."""
+    one = exp(m - m)
     at_maximum = of_label == m
-    alone = attained <= one
-    other = below if (at_maximum and alone) else m
-    again = attained - one  # the maxima beside the one that is left out of s and q
-    if kind == PROBS:
-        p = of_label if of_label > zero else zero
-        s = s + again * m
-        q = q + again * m * m
-        loss = -log(p)
-        other = other if other > zero else zero
-        # Near a tie the difference of the logarithms would cancel; p - other is exact there.
-        near = (p < other + other) & (other < p + p)
-        margin = log1p((p - other) / other) if near else log(p) - log(other)
-        rest = one - p
-        others = q if at_maximum else m * m + q - p * p
-        return loss, m, margin, rest * rest + others, abs(m + s - one) > tolerance
-    s = s + again
-    q = q + again
-    margin = of_label - other
+    margin = of_label - (below if at_maximum & (attained <= one) else m)
+    s = s + (attained - one)  # the maxima beside the one that is left out
+    q = q + (attained - one)
     total = one + s
     u = exp(of_label - m)
     others = q if at_maximum else one + q - u * u
-    if kind == LOGITS:
-        share = one / total
-        rest = s if at_maximum else total - u
-        loss = (m - of_label) + log1p(s)
-        return loss, share, margin, (rest * rest + others) * share * share, False
+    rest = s if at_maximum else total - u
+    share = one / total
+    brier = (rest * rest + others) * share * share
+    return (m - of_label) + log1p(s), share, margin, brier, one
+
+
+@inner("contract")
+def finish_probs(m: Any, of_label: Any, s: Any, q: Any, attained: Any, below: Any) -> Any:
+    """Make (loss, confidence, margin, brier, mass) of a valid row; see `finish`."""
+    zero = m - m
+    one = exp(zero)
+    at_maximum = of_label == m
+    other = below if at_maximum & (attained <= one) else m
+    p = of_label if of_label > zero else zero
+    other = other if other > zero else zero
+    s = s + (attained - one) * m
+    q = q + (attained - one) * m * m
+    # Near a tie the difference of the logarithms would cancel; p - other is exact there.
+    near = (p < other + other) & (other < p + p)
+    log_p = log(p)
+    margin = log1p((p - other) / other if near else zero) if near else log_p - log(other)
+    rest = one - p
+    others = q if at_maximum else m * m + q - p * p
+    return -log_p, m, margin, rest * rest + others, m + s
+
+
+@inner("contract")
+def finish_logprobs(m: Any, of_label: Any, s: Any, q: Any, attained: Any, below: Any) -> Any:
+    """Make (loss, confidence, margin, brier, mass) of a valid row; see `finish`."""
+    one = exp(m - m)
+    at_maximum = of_label == m
+    margin = of_label - (below if at_maximum & (attained <= one) else m)
+    s = s + (attained - one)
+    q = q + (attained - one)
     highest = exp(m)
+    u = exp(of_label - m)
+    others = q if at_maximum else one + q - u * u
     loss = -of_label
-    p = exp(of_label)
     # 1 - p, by the series of 1 - exp(-loss) where the subtraction would cancel
-    small = loss * (one - loss * (HALF - loss * SIXTH))
-    rest = small if abs(loss) < CANCELS else one - p
+    series = loss * (one - loss * (HALF - loss * SIXTH))
+    rest = series if abs(loss) < CANCELS else one - exp(of_label)
     brier = rest * rest + others * highest * highest
-    return loss, highest, margin, brier, abs(highest * total - one) > tolerance
+    return loss, highest, margin, brier, highest * (one + s)
+
+
+@inner()
+def finish(kind: Any, m: Any, of_label: Any, s: Any, q: Any, attained: Any, below: Any) -> Any:
+    """Make (loss, confidence, margin, brier, mass) of a valid row's maximum and sums.
+
+    mass is the sum of the probabilities, 1 for logits. The functions by kind hold no branch, so
+    that they vectorise across the lanes of a tile.
+    """
+    if kind == LOGITS:
+        return finish_logits(m, of_label, s, q, attained, below)
+    if kind == PROBS:
+        return finish_probs(m, of_label, s, q, attained, below)
+    return finish_logprobs(m, of_label, s, q, attained, below)
 
 
 @kernel
 def score_tile(
-    predictions: Any, labels: Any, kind: Any, tolerance: Any, loss: Any, correct: Any,
-    predicted: Any, confidence: Any, margin: Any, brier: Any, rank: Any, status: Any,
-) -> None:  # fmt: skip
+    predictions: Any,
+    labels: Any,
+    kind: Any,
+    tolerance: Any,
+    loss: Any,
+    correct: Any,
+    predicted: Any,
+    confidence: Any,
+    margin: Any,
+    brier: Any,
+    rank: Any,
+    status: Any,
+) -> None:
     """Score rows with few classes, TILE at a time; shapes and dtypes as in the contract."""
     n, c = predictions.shape
     values = np.zeros((c, TILE), dtype=loss.dtype)
-    # (highest, below, lowest, nans, s, q, attained, first, ahead, of_label, label), by lane
-    w = np.zeros((11, TILE), dtype=loss.dtype)
-    highest, below, lowest, nans = w[0], w[1], w[2], w[3]
-    s, q, attained, first, ahead, of_label, label = w[4], w[5], w[6], w[7], w[8], w[9], w[10]
-    results = np.zeros((4, TILE), dtype=loss.dtype)
-    off = np.zeros(TILE, dtype=np.bool_)
+    w = np.zeros(SCRATCH, dtype=loss.dtype)
     for start in range(0, n, TILE):
         live = min(TILE, n - start)
-        for lane in range(live):
-            row = np.uint64(start + lane)
+        for i in range(live):
+            row = start + i
+            lane = np.uint64(i)
             for j in range(np.uint64(c)):
-                values[j, np.uint64(lane)] = value(predictions[row, j])
+                values[j, lane] = value(predictions[np.uint64(row), j])
             y = labels[row] if 0 <= labels[row] < c else 0
-            label[lane] = y
-            of_label[lane] = values[y, lane]
-        tile_extremes(values, highest, below, lowest, nans)
+            w[LABEL_INDEX + lane] = y
+            w[OF_LABEL + lane] = values[y, i]
+        tile_extremes(values, w)
         if kind == PROBS:
-            tile_sums_of_probs(values, highest, s, q)
+            tile_sums_of_probs(values, w)
         else:
-            tile_sums_of_exp(values, highest, s, q)
-        tile_order(values, highest, of_label, label, attained, first, ahead)
-        tile_finish(kind, tolerance, highest, of_label, s, q, attained, below, results, off)
-        for lane in range(live):
-            row = start + lane
+            tile_sums_of_exp(values, w)
+        tile_order(values, w)
+        if kind == LOGITS:
+            tile_finish_logits(w)
+        elif kind == PROBS:
+            tile_finish_probs(w)
+        else:
+            tile_finish_logprobs(w)
+        for i in range(live):
+            row = start + i
+            lane = np.uint64(i)
             label_ok = 0 <= labels[row] < c
-            reason = invalid(kind, nans[lane] != 0, highest[lane], lowest[lane], label_ok)
+            has_nan = w[NANS + lane] != 0
+            reason = invalid(kind, has_nan, w[HIGHEST + lane], w[LOWEST + lane], label_ok)
             if reason == 0:
-                loss[row] = results[0, lane]
-                confidence[row] = results[1, lane]
-                margin[row] = results[2, lane]
-                brier[row] = results[3, lane]
-                correct[row] = ahead[lane] == 0
-                rank[row] = np.int32(ahead[lane])
-                predicted[row] = np.int32(first[lane])
-                tie = TIE if attained[lane] > 1 else 0
-                status[row] = tie | (UNNORMALIZED if off[lane] else 0)
+                loss[row] = w[LOSS + lane]
+                confidence[row] = w[CONFIDENCE + lane]
+                margin[row] = w[MARGIN + lane]
+                brier[row] = w[BRIER + lane]
+                correct[row] = w[AHEAD + lane] == 0
+                rank[row] = np.int32(w[AHEAD + lane])
+                predicted[row] = np.int32(w[FIRST + lane])
+                tie = TIE if w[ATTAINED + lane] > 1 else 0
+                off = abs(w[MASS + lane] - 1) > tolerance
+                status[row] = tie | (UNNORMALIZED if off else 0)
             else:
                 loss[row] = confidence[row] = margin[row] = brier[row] = np.nan
                 correct[row] = False
@@ -152,96 +200,126 @@ def score_tile(
 
 
 @inner()
-def tile_extremes(values: Any, highest: Any, below: Any, lowest: Any, nans: Any) -> None:
+def tile_extremes(values: Any, w: Any) -> None:
     """Find each lane's maximum, the largest value below it, the minimum, and count NaNs."""
-    highest[:] = -np.inf
-    below[:] = -np.inf
-    lowest[:] = np.inf
-    nans[:] = 0
-    one = exp(nans[0])
+    one = exp(w[0] - w[0])
     zero = one - one
+    for lane in range(np.uint64(TILE)):
+        w[HIGHEST + lane] = -np.inf
+        w[BELOW + lane] = -np.inf
+        w[LOWEST + lane] = np.inf
+        w[NANS + lane] = 0
     for j in range(np.uint64(values.shape[0])):
         for lane in range(np.uint64(TILE)):
             x = values[j, lane]
-            m = highest[lane]
-            b = below[lane]
-            least = lowest[lane]
+            m = w[HIGHEST + lane]
+            b = w[BELOW + lane]
+            least = w[LOWEST + lane]
             under = x if x < m else (m if x > m else b)  # what x or m's fall puts below
-            highest[lane] = x if x > m else m
-            below[lane] = under if under > b else b
-            lowest[lane] = x if x < least else least
-            nans[lane] += zero if x == x else one
+            w[HIGHEST + lane] = x if x > m else m
+            w[BELOW + lane] = under if under > b else b
+            w[LOWEST + lane] = x if x < least else least
+            w[NANS + lane] += zero if x == x else one  # noqa: PLR0124
 
 
 @inner("contract")
-def tile_sums_of_exp(values: Any, highest: Any, s: Any, q: Any) -> None:
+def tile_sums_of_exp(values: Any, w: Any) -> None:
     """Sum u = exp(x - m) and its square over the values below each lane's maximum."""
-    s[:] = 0
-    q[:] = 0
-    zero = s[0]
+    for lane in range(np.uint64(TILE)):
+        w[S + lane] = 0
+        w[Q + lane] = 0
+    zero = w[S]
     for j in range(np.uint64(values.shape[0])):
         for lane in range(np.uint64(TILE)):
             x = values[j, lane]
-            m = highest[lane]
+            m = w[HIGHEST + lane]
             u = exp(x - m)
             u = u if x < m else zero
-            s[lane] += u
-            q[lane] += u * u
+            w[S + lane] += u
+            w[Q + lane] += u * u
 
 
 @inner("contract")
-def tile_sums_of_probs(values: Any, highest: Any, s: Any, q: Any) -> None:
+def tile_sums_of_probs(values: Any, w: Any) -> None:
     """Sum the values below each lane's maximum, and their squares."""
-    s[:] = 0
-    q[:] = 0
-    zero = s[0]
+    for lane in range(np.uint64(TILE)):
+        w[S + lane] = 0
+        w[Q + lane] = 0
+    zero = w[S]
     for j in range(np.uint64(values.shape[0])):
         for lane in range(np.uint64(TILE)):
             x = values[j, lane]
-            u = x if x < highest[lane] else zero
-            s[lane] += u
-            q[lane] += u * u
+            u = x if x < w[HIGHEST + lane] else zero
+            w[S + lane] += u
+            w[Q + lane] += u * u
 
 
 @inner()
-def tile_order(
-    values: Any, highest: Any, of_label: Any, label: Any, attained: Any, first: Any, ahead: Any
-) -> None:
+def tile_order(values: Any, w: Any) -> None:
     """Count what attains the maximum, find the first that does, and the label's rank."""
-    attained[:] = 0
-    first[:] = values.shape[0]
-    ahead[:] = 0
-    zero = attained[0]
+    for lane in range(np.uint64(TILE)):
+        w[ATTAINED + lane] = 0
+        w[FIRST + lane] = values.shape[0]
+        w[AHEAD + lane] = 0
+    zero = w[ATTAINED]
     one = exp(zero)
     index = zero
     for j in range(np.uint64(values.shape[0])):
         for lane in range(np.uint64(TILE)):
             x = values[j, lane]
-            y = of_label[lane]
-            f = first[lane]
-            top = x == highest[lane]
-            attained[lane] += one if top else zero
-            first[lane] = index if (top & (index < f)) else f
-            ahead[lane] += one if (x > y) | ((x == y) & (index < label[lane])) else zero
+            y = w[OF_LABEL + lane]
+            f = w[FIRST + lane]
+            top = x == w[HIGHEST + lane]
+            w[ATTAINED + lane] += one if top else zero
+            w[FIRST + lane] = index if (top & (index < f)) else f
+            ahead = (x > y) | ((x == y) & (index < w[LABEL_INDEX + lane]))
+            w[AHEAD + lane] += one if ahead else zero
         index += one
 
 
 @inner("contract")
-def tile_finish(
-    kind: Any, tolerance: Any, highest: Any, of_label: Any, s: Any, q: Any, attained: Any,
-    below: Any, results: Any, off: Any,
-) -> None:  # fmt: skip
+def tile_finish_logits(w: Any) -> None:
     """Finish every lane, valid or not."""
     for lane in range(np.uint64(TILE)):
-        loss, confidence, margin, brier, unnormalized = finish(
-            kind, tolerance, highest[lane], of_label[lane], s[lane], q[lane], attained[lane],
-            below[lane],
+        loss, confidence, margin, brier, mass = finish_logits(
+            w[HIGHEST + lane], w[OF_LABEL + lane], w[S + lane], w[Q + lane],
+            w[ATTAINED + lane], w[BELOW + lane],
         )  # fmt: skip
-        results[0, lane] = loss
-        results[1, lane] = confidence
-        results[2, lane] = margin
-        results[3, lane] = brier
-        off[lane] = unnormalized
+        w[LOSS + lane] = loss
+        w[CONFIDENCE + lane] = confidence
+        w[MARGIN + lane] = margin
+        w[BRIER + lane] = brier
+        w[MASS + lane] = mass
+
+
+@inner("contract")
+def tile_finish_probs(w: Any) -> None:
+    """Finish every lane, valid or not."""
+    for lane in range(np.uint64(TILE)):
+        loss, confidence, margin, brier, mass = finish_probs(
+            w[HIGHEST + lane], w[OF_LABEL + lane], w[S + lane], w[Q + lane],
+            w[ATTAINED + lane], w[BELOW + lane],
+        )  # fmt: skip
+        w[LOSS + lane] = loss
+        w[CONFIDENCE + lane] = confidence
+        w[MARGIN + lane] = margin
+        w[BRIER + lane] = brier
+        w[MASS + lane] = mass
+
+
+@inner("contract")
+def tile_finish_logprobs(w: Any) -> None:
+    """Finish every lane, valid or not."""
+    for lane in range(np.uint64(TILE)):
+        loss, confidence, margin, brier, mass = finish_logprobs(
+            w[HIGHEST + lane], w[OF_LABEL + lane], w[S + lane], w[Q + lane],
+            w[ATTAINED + lane], w[BELOW + lane],
+        )  # fmt: skip
+        w[LOSS + lane] = loss
+        w[CONFIDENCE + lane] = confidence
+        w[MARGIN + lane] = margin
+        w[BRIER + lane] = brier
+        w[MASS + lane] = mass
 
 
 @kernel
@@ -274,12 +352,13 @@ def score_rows(
         else:
             s, q = row_sums_of_exp(predictions, row, m)
         attained, first, below, ahead = row_order(predictions, row, m, of_label, y, real(-np.inf))
-        loss[row], confidence[row], margin[row], brier[row], off = finish(
-            kind, tolerance, m, of_label, s, q, real(attained), below
+        loss[row], confidence[row], margin[row], brier[row], mass = finish(
+            kind, m, of_label, s, q, real(attained), below
         )
         correct[row] = ahead == 0
         rank[row] = ahead
         predicted[row] = first
+        off = abs(mass - 1) > tolerance
         status[row] = (TIE if attained > 1 else 0) | (UNNORMALIZED if off else 0)
 
 

@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from fastdiv_kernels.cpu.arithmetic import as_int
-from fastdiv_kernels.cpu.jit import inner
+from fastdiv_kernels.cpu.jit import inner, overload
 from fastdiv_kernels.exact import ORIGIN_32, ORIGIN_64
 
 LOW = np.int64(0xFFFFFFFF)
@@ -58,7 +57,7 @@ def add(limbs: Any, which: Any, x: Any, sign: Any) -> None:
     raise NotImplementedError  # kernels get the overload below
 
 
-@overload(add, inline="never")
+@overload(add)
 def _add(limbs: Any, which: Any, x: Any, sign: Any) -> Any:
     by_dtype = add_32 if x == types.float32 else add_64
 
