@@ -12,13 +12,14 @@ import numpy as np
 from fastdiv.batch import Chunk
 from fastdiv.errors import UsageError
 from fastdiv.sources import Source
+from fastdiv_kernels.contract import DYNAMICS
 
 PROGRAM_BYTES = 320 << 20  # Python, Arrow, Numba and their caches; measured
 IN_FLIGHT_BYTES = 96 << 20  # scores that wait for their turn
 SCORED_ROW_BYTES = 48  # of a row between kernel and store: scores, id, label
 STRING_ID_BYTES = 32  # of an id of unknown length: its bytes and its offset
 INDEX_BYTES = 12  # of a sample in the ledger, besides its id
-HISTORY_BYTES = 72
+HISTORY_BYTES = DYNAMICS.itemsize  # of a sample whose history is carried on epoch by epoch
 
 Selection = Callable[[int], bool]
 
@@ -96,6 +97,7 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     id_bytes = 0 if layout.id is None else STRING_ID_BYTES if _strings(source) else 8
     classes = layout.classes * (4 * 8 + (560 if layout.dtype == np.float64 else 96)) * (threads + 1)
     memory = samples * (INDEX_BYTES + id_bytes + 2 * stored) + in_flight + reading + classes
+    memory += samples * HISTORY_BYTES if rolling else 0
     disk = (samples * (2 * stored + HISTORY_BYTES)) if rolling else rows * stored
     split_column = layout.split is not None
     return Plan(
