@@ -72,12 +72,10 @@ class _Network:
         self.rng = rng
         self.steps = steps
         self.taken = 0
-        shapes = [(inputs, HIDDEN), (HIDDEN,), (HIDDEN, classes), (classes,)]
-        scale = {2: lambda shape: np.sqrt(2 / shape[0]), 1: lambda _: 0.0}
-        self.weights: list[Floats] = [
-            (rng.normal(size=shape) * scale[len(shape)](shape)).astype(np.float32)
-            for shape in shapes
-        ]
+        self.weights: list[Floats] = []
+        for n, m in ((inputs, HIDDEN), (HIDDEN, classes)):
+            self.weights.append((rng.normal(size=(n, m)) * np.sqrt(2 / n)).astype(np.float32))
+            self.weights.append(np.zeros(m, np.float32))
         self.means: list[Floats] = [np.zeros_like(w) for w in self.weights]
         self.squares: list[Floats] = [np.zeros_like(w) for w in self.weights]
 

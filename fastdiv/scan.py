@@ -61,6 +61,7 @@ class SplitScan:
 
     @property
     def samples(self) -> Samples:
+        """What has been read so far, for the functions that make tables."""
         return Samples.of(self.name, self.ledger, self.store)
 
 

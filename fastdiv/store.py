@@ -74,6 +74,7 @@ class EpochFile:
 
     @property
     def block_bytes(self) -> int:
+        """Bytes of a block, with all its fields."""
         return self.block * (self.loss_dtype.itemsize + 4 * 4 + 1)
 
     def _grow(self, blocks: int) -> None:

@@ -75,8 +75,10 @@ def open_source(data: Any, asked: Asked) -> Source:
         if all(fits(part.data) for part in parts):
             return open_(parts, asked)
     kinds = ", ".join(sorted({type(part.data).__name__ for part in parts}))
-    raise UsageError(f"cannot read predictions from {kinds}: give paths, Arrow tables, or a "
-                     "mapping from epoch to (predictions, labels, ids), and one kind at a time")  # fmt: skip
+    raise UsageError(
+        f"cannot read predictions from {kinds}: give paths, Arrow tables, or a "
+        "mapping from epoch to (predictions, labels, ids), and one kind at a time"
+    )
 
 
 def _parts(data: Any, split: str | None, epoch: int | None) -> Iterator[Part]:

@@ -29,17 +29,61 @@ from fastdiv_kernels.contract import (
 )
 
 LABEL_NAMES = (
-    "label", "labels", "target", "targets", "y_true", "true_label", "ground_truth", "gt",
-    "truth", "y", "true", "class", "class_label", "obs", "observed", "actual", "answer", "gold",
-)  # fmt: skip
+    "label",
+    "labels",
+    "target",
+    "targets",
+    "y_true",
+    "true_label",
+    "ground_truth",
+    "gt",
+    "truth",
+    "y",
+    "true",
+    "class",
+    "class_label",
+    "obs",
+    "observed",
+    "actual",
+    "answer",
+    "gold",
+)
 ID_NAMES = (
-    "sample_id", "id", "example_id", "uid", "uuid", "guid", "image_id", "item_id", "row_id",
-    "doc_id", "index", "idx", "key", "filename", "file_name", "path", "image_path",
-)  # fmt: skip
+    "sample_id",
+    "id",
+    "example_id",
+    "uid",
+    "uuid",
+    "guid",
+    "image_id",
+    "item_id",
+    "row_id",
+    "doc_id",
+    "index",
+    "idx",
+    "key",
+    "filename",
+    "file_name",
+    "path",
+    "image_path",
+)
 PREDICTION_NAMES = (
-    "logits", "probs", "probabilities", "log_probs", "logprobs", "predictions", "preds",
-    "scores", "y_pred", "y_score", "y_prob", "softmax", "outputs", "output", "prob",
-)  # fmt: skip
+    "logits",
+    "probs",
+    "probabilities",
+    "log_probs",
+    "logprobs",
+    "predictions",
+    "preds",
+    "scores",
+    "y_pred",
+    "y_score",
+    "y_prob",
+    "softmax",
+    "outputs",
+    "output",
+    "prob",
+)
 EPOCH_NAMES = tuple(sorted(EPOCH_KEYS, key=lambda name: (name != "epoch", name)))
 SPLIT_NAMES = tuple(sorted(SPLIT_KEYS, key=lambda name: (name != "split", name)))
 NUMBERED = re.compile(r"(.*?)(\d+)")
@@ -93,14 +137,15 @@ class Layout:
 def is_float_list(type_: pa.DataType) -> bool:
     """Whether a column holds a list of floats a row."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return bool(any(is_(type_) for is_ in lists) and pa.types.is_floating(type_.value_type))
+    found: bool = any(is_(type_) for is_ in lists) and pa.types.is_floating(type_.value_type)
+    return found
 
 
 def is_string(type_: pa.DataType) -> bool:
     """Whether a column holds strings, dictionary-encoded or not."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def is_integer(type_: pa.DataType) -> bool:
@@ -146,9 +191,17 @@ def detect(schema: pa.Schema, sample: pa.Table, asked: Asked, where: str) -> Lay
     if split is not None:
         evidence["split"] = f"column {split!r}, {split_from}"
     return Layout(
-        predictions=names, classes=classes, dtype=dtype, kind=Kind.LOGITS, label=label, id=id_,
-        epoch=epoch, split=split, class_names=class_names, evidence=evidence,
-    )  # fmt: skip
+        predictions=names,
+        classes=classes,
+        dtype=dtype,
+        kind=Kind.LOGITS,
+        label=label,
+        id=id_,
+        epoch=epoch,
+        split=split,
+        class_names=class_names,
+        evidence=evidence,
+    )
 
 
 def detect_kind(sample: NDArray[Any], name: str, asked: str) -> tuple[Kind, str]:
@@ -214,17 +267,18 @@ def _named(
     if asked is not None:
         if asked in schema.names:
             if not fits(schema.field(asked).type):
-                raise UsageError(f"column {asked!r} cannot be the {role}: it holds "
-                                 f"{schema.field(asked).type}")  # fmt: skip
+                raise UsageError(
+                    f"column {asked!r} cannot be the {role}: it holds {schema.field(asked).type}"
+                )
             taken.add(asked)
             return asked, "as asked"
         return None, ""
     for usual in names:
         for name in schema.names:
-            if name not in taken and _plain(name) == _plain(usual):
-                if fits(schema.field(name).type):
-                    taken.add(name)
-                    return name, "by its name"
+            alike = name not in taken and _plain(name) == _plain(usual)
+            if alike and fits(schema.field(name).type):
+                taken.add(name)
+                return name, "by its name"
     return None, ""
 
 
@@ -272,8 +326,10 @@ def _predictions(
     if len(lists) == 1 or (lists and _rank_of_prediction(ranked[0]) < len(PREDICTION_NAMES)):
         return (ranked[0],), f"column {ranked[0]!r} ({schema.field(ranked[0]).type})"
     if lists:
-        raise UsageError(f"{where}: several columns hold lists of floats ({', '.join(lists)}): "
-                         "name one with --predictions")  # fmt: skip
+        raise UsageError(
+            f"{where}: several columns hold lists of floats ({', '.join(lists)}): "
+            "name one with --predictions"
+        )
     groups = _numbered(floats)
     by_class = _by_class(floats, sample, label, schema.field(label).type)
     if by_class:
@@ -283,8 +339,10 @@ def _predictions(
         names = groups[ranked[0]]
         return tuple(names), f"columns {_shortened(names)}, numbered"
     if groups:
-        raise UsageError(f"{where}: several groups of numbered columns ({', '.join(groups)}): "
-                         "name one with --predictions 'PREFIX*'")  # fmt: skip
+        raise UsageError(
+            f"{where}: several groups of numbered columns ({', '.join(groups)}): "
+            "name one with --predictions 'PREFIX*'"
+        )
     raise UsageError(_missing(schema, None, "predictions", where))
 
 
@@ -292,8 +350,10 @@ def _asked_predictions(schema: pa.Schema, asked: str, where: str) -> tuple[tuple
     if asked in schema.names:
         type_ = schema.field(asked).type
         if not is_float_list(type_):
-            raise UsageError(f"column {asked!r} cannot hold the predictions: it holds {type_}; "
-                             "needed is a list of floats, or a float column for each class")  # fmt: skip
+            raise UsageError(
+                f"column {asked!r} cannot hold the predictions: it holds {type_}; "
+                "needed is a list of floats, or a float column for each class"
+            )
         return (asked,), f"column {asked!r} ({type_}), as asked"
     names = [name.strip() for name in asked.split(",")]
     if asked.endswith("*"):
@@ -303,11 +363,15 @@ def _asked_predictions(schema: pa.Schema, asked: str, where: str) -> tuple[tuple
         if name not in schema.names:
             raise UsageError(_missing(schema, name, "predictions", where))
         if not pa.types.is_floating(schema.field(name).type):
-            raise UsageError(f"column {name!r} cannot hold predictions of a class: it holds "
-                             f"{schema.field(name).type}")  # fmt: skip
+            raise UsageError(
+                f"column {name!r} cannot hold predictions of a class: it holds "
+                f"{schema.field(name).type}"
+            )
     if len(names) < 2:
-        raise UsageError(f"--predictions {asked!r} names {len(names)} column(s): needed is a list "
-                         "column, or a float column for each of at least 2 classes")  # fmt: skip
+        raise UsageError(
+            f"--predictions {asked!r} names {len(names)} column(s): needed is a list "
+            "column, or a float column for each of at least 2 classes"
+        )
     return tuple(names), f"columns {_shortened(names)}, as asked"
 
 
@@ -387,8 +451,9 @@ def _shape(
             raise DataError(f"{where}: column {names[0]!r} holds no predictions in the first rows")
         classes = max(lengths.to_pylist(), key=lambda found: found["counts"])["values"]
     if classes < 2:
-        raise DataError(f"{where}: predictions in {names[0]!r} have {classes} class(es): "
-                        "at least 2 are needed")  # fmt: skip
+        raise DataError(
+            f"{where}: predictions in {names[0]!r} have {classes} class(es): at least 2 are needed"
+        )
     return classes, dtype
 
 

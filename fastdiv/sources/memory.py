@@ -137,9 +137,15 @@ class ArraySource:
             "kind": f"{kind.name.lower()}: {by}",
         }
         self.layout = Layout(
-            predictions=("predictions",), classes=classes, dtype=dtype, kind=kind, label=None,
-            id="ids" if has_ids else None, class_names=asked.class_names, evidence=evidence,
-        )  # fmt: skip
+            predictions=("predictions",),
+            classes=classes,
+            dtype=dtype,
+            kind=kind,
+            label=None,
+            id="ids" if has_ids else None,
+            class_names=asked.class_names,
+            evidence=evidence,
+        )
 
     def plan(self) -> list[Chunk]:
         """List runs of rows of the arrays."""
@@ -214,12 +220,16 @@ def _arrays(
     if isinstance(data, Mapping):
         unknown = set(data) - {"predictions", "labels", "ids"}
         if unknown or not {"predictions", "labels"} <= set(data):
-            raise UsageError(f"{part.name}: keys must be predictions, labels and perhaps ids, not "
-                             f"{', '.join(map(str, data))}")  # fmt: skip
+            raise UsageError(
+                f"{part.name}: keys must be predictions, labels and perhaps ids, not "
+                f"{', '.join(map(str, data))}"
+            )
         data = (data["predictions"], data["labels"], data.get("ids"))
     if len(data) not in (2, 3):
-        raise UsageError(f"{part.name}: needed is (predictions, labels) or (predictions, labels, "
-                         f"ids), not {len(data)} things")  # fmt: skip
+        raise UsageError(
+            f"{part.name}: needed is (predictions, labels) or (predictions, labels, "
+            f"ids), not {len(data)} things"
+        )
     predictions, labels, ids = (*data, None)[:3]
     try:
         x = as_predictions(predictions)

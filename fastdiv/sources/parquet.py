@@ -68,8 +68,10 @@ class ParquetSource:
         if layout.epoch is None:
             known = [file for file in self.files if file.epoch is not None]
             if asked.epoch is not None and not known:
-                raise UsageError(f"no column and no directory key {asked.epoch!r} for --epoch in "
-                                 f"{self.files[0].path}")  # fmt: skip
+                raise UsageError(
+                    f"no column and no directory key {asked.epoch!r} for --epoch in "
+                    f"{self.files[0].path}"
+                )
             if known and len(known) < len(self.files):
                 missing = next(file for file in self.files if file.epoch is None)
                 raise UsageError(
@@ -84,8 +86,10 @@ class ParquetSource:
             layout = layout.with_evidence(epoch=str(by))
         if layout.split is None:
             if asked.split is not None and all(f.split is None for f in self.files):
-                raise UsageError(f"no column and no directory key {asked.split!r} for --split in "
-                                 f"{self.files[0].path}")  # fmt: skip
+                raise UsageError(
+                    f"no column and no directory key {asked.split!r} for --split in "
+                    f"{self.files[0].path}"
+                )
             if self.files[0].split_from is not None:
                 layout = layout.with_evidence(split=str(self.files[0].split_from))
         elif self.files[0].split is not None:
@@ -147,9 +151,11 @@ class ParquetSource:
         path = self.files[chunk.part].path
         start = 0
         batches = _open(path, self._metadata[chunk.part]).iter_batches(
-            self.batch_rows, row_groups=[chunk.row_group], columns=self.layout.columns,
+            self.batch_rows,
+            row_groups=[chunk.row_group],
+            columns=self.layout.columns,
             use_threads=False,
-        )  # fmt: skip
+        )
         while True:
             where = self.place(chunk, start)
             rows = _named_errors(lambda: next(batches, None), where)
@@ -158,8 +164,10 @@ class ParquetSource:
             yield decode(rows, self.layout, chunk, start, self._placer(chunk, start))
             start += rows.num_rows
         if start != chunk.rows:
-            raise DataError(f"{self.place(chunk, start)}: the row group ends here, but its "
-                            f"metadata says {chunk.rows} rows: the file is damaged")  # fmt: skip
+            raise DataError(
+                f"{self.place(chunk, start)}: the row group ends here, but its "
+                f"metadata says {chunk.rows} rows: the file is damaged"
+            )
 
     def _placer(self, chunk: Chunk, start: int) -> Callable[[int], str]:
         return lambda row: self.place(chunk, start + row)
@@ -206,19 +214,25 @@ def _agree(
     """Check that a file has the columns of the first, of like type; widen the dtype if need be."""
     for name in layout.columns:
         if name not in schema.names:
-            raise DataError(f"{path}: no column {name!r}, which {first_path} has: the files of a "
-                            f"data set must agree; it has {', '.join(schema.names)}")  # fmt: skip
+            raise DataError(
+                f"{path}: no column {name!r}, which {first_path} has: the files of a "
+                f"data set must agree; it has {', '.join(schema.names)}"
+            )
         here, there = schema.field(name).type, first.field(name).type
         if _category(here) != _category(there):
-            raise DataError(f"{path}: column {name!r} holds {here}, but {there} in {first_path}: "
-                            "write it as one type")  # fmt: skip
+            raise DataError(
+                f"{path}: column {name!r} holds {here}, but {there} in {first_path}: "
+                "write it as one type"
+            )
         if name in layout.predictions:
             value = here.value_type if is_float_list(here) else here
             wider = np.promote_types(layout.dtype, value.to_pandas_dtype())
             layout = replace(layout, dtype=wider)
             if pa.types.is_fixed_size_list(here) and here.list_size != layout.classes:
-                raise DataError(f"{path}: {here.list_size} classes in column {name!r}, but "
-                                f"{layout.classes} in {first_path}")  # fmt: skip
+                raise DataError(
+                    f"{path}: {here.list_size} classes in column {name!r}, but "
+                    f"{layout.classes} in {first_path}"
+                )
     return layout
 
 

@@ -162,7 +162,7 @@ def log1p(x: Any) -> Any:
 
 
 def value(x: Any) -> Any:
-    """Return a stored prediction as a number: float16 comes as its 16 bits and leaves as float32."""
+    """Return a stored prediction as a number; float16 comes as 16 bits and leaves as float32."""
     raise NotImplementedError
 
 

@@ -219,7 +219,7 @@ def tile_extremes(values: Any, w: Any) -> None:
             w[HIGHEST + lane] = x if x > m else m
             w[BELOW + lane] = under if under > b else b
             w[LOWEST + lane] = x if x < least else least
-            w[NANS + lane] += zero if x == x else one  # noqa: PLR0124
+            w[NANS + lane] += zero if x == x else one
 
 
 @inner("contract")
