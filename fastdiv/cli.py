@@ -89,7 +89,7 @@ def analyze(
     options.pop("debug")
     run = fastdiv.analyze(
         _source(paths),
-        class_names=_class_names(class_names),
+        class_names=class_names,
         progress=None if quiet else _progress(),
         **options,
     )
@@ -107,13 +107,13 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
     from fastdiv.plan import make_plan, selection
     from fastdiv.render.text import console, plan_as_dict, show_plan
     from fastdiv.scoring import usable_threads
-    from fastdiv.sources import Asked, open_source
+    from fastdiv.sources import Asked, open_source, parse_class_names
 
     asked = Asked(
         **{
             name: options[name] for name in ("id", "label", "predictions", "epoch", "split", "kind")
         },
-        class_names=_class_names(options["class_names"]),
+        class_names=parse_class_names(options["class_names"]),
     )
     source = open_source(_source(paths), asked)
     threads = usable_threads(options["threads"])
@@ -213,17 +213,6 @@ def _matches(pattern: str) -> bool:
     return glob.has_magic(pattern) and any(glob.iglob(pattern, recursive=True))
 
 
-def _class_names(text: str | None) -> tuple[str, ...] | None:
-    """Read class names from a comma list or from a file with one a line."""
-    if text is None:
-        return None
-    if os.path.isfile(text):
-        names = Path(text).read_text().splitlines()
-    else:
-        names = [name.strip() for name in text.split(",")]
-    return tuple(name for name in names if name)
-
-
 def main() -> None:
     """Run the command line; errors become one line and exit code 2."""
     debug = "--debug" in sys.argv
@@ -232,7 +221,9 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
         sys.exit(FAILED)
     except FastdivError as error:
         if debug:

@@ -31,7 +31,7 @@ from fastdiv.plan import (
 from fastdiv.run import Run, check_target, put_in_place
 from fastdiv.scan import Scan
 from fastdiv.scoring import score_batch, usable_threads
-from fastdiv.sources import Asked, Source, open_source
+from fastdiv.sources import Asked, Source, open_source, parse_class_names
 from fastdiv.store import flags_of
 
 
@@ -78,7 +78,7 @@ def analyze(
     epoch: str | None = None,
     split: str | None = None,
     kind: str = "auto",
-    class_names: Iterable[str] | None = None,
+    class_names: str | Iterable[str] | None = None,
     epochs: str | Iterable[int] | slice | None = None,
     duplicates: str = "error",
     threads: int | None = None,
@@ -104,8 +104,9 @@ def analyze(
         comma list of columns or a prefix with ``*``; `epoch` and `split` also name keys of
         hive directories; ``id="none"`` matches samples by position.
     kind : {"auto", "logits", "probs", "logprobs"}
-    class_names : iterable of str, optional
-        Names of the classes, in the order of the predictions.
+    class_names : str or iterable of str, optional
+        Names of the classes, in the order of the predictions: a list, ``"a,b,c"``, or the path of
+        a file with one name a line.
     epochs : str, iterable of int or slice, optional
         Only these: ``"12,99"``, ``"0:100:10"`` (the end left out), ``[12, 99]``.
     duplicates : {"error", "first"}
@@ -146,7 +147,7 @@ def analyze(
     options = Options(duplicates, scores, clip, strict)
     kernels = resolve(backend)
     threads = usable_threads(threads)
-    names = tuple(class_names) if class_names is not None else None
+    names = parse_class_names(class_names)
     if output is not None:
         check_target(Path(output), overwrite)
     data = open_source(source, Asked(id, label, predictions, epoch, split, kind, names))

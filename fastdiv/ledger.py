@@ -42,9 +42,10 @@ class Ledger:
             if self._ids is None:
                 self._ids = _Strings() if isinstance(ids, pa.Array) else _Integers(ids.dtype)
             if not self._ids.takes(ids):
+                now = ids.type if isinstance(ids, pa.Array) else ids.dtype
                 raise DataError(
-                    "sample ids are integers in one place and strings in another: "
-                    "write them as one type"
+                    f"sample ids are {self._ids.values().type} in one place and {now} in "
+                    "another: write them as one type"
                 )
             found = self._ids.slots(ids, guess)
             self.n = self._ids.n
@@ -67,6 +68,11 @@ class Ledger:
         new = np.flatnonzero((known < 0) & (labels >= 0))[::-1]  # so that the first row counts
         self.labels[where[new]] = labels[new]
         differs = (labels >= 0) & (labels != self.labels[slots])
+        if differs.any() and not isinstance(slots, slice):  # of a sample's rows, the first
+            _, first = np.unique(where, return_index=True)
+            later = np.ones(len(where), np.bool_)
+            later[first] = False
+            differs &= ~later
         return (where[differs], labels[differs]) if differs.any() else None
 
     def ids(self) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,27 @@ STRING_ID_BYTES = 32  # of an id of unknown length: its bytes and its offset
 INDEX_BYTES = 12  # of a sample in the ledger, besides its id
 HISTORY_BYTES = DYNAMICS.itemsize  # of a sample whose history is carried on epoch by epoch
 
-Selection = Callable[[int], bool]
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The epochs to read: some numbers, or a range with a step."""
+
+    numbers: frozenset[int] | None
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+
+    def __call__(self, epoch: int) -> bool:
+        """Say whether an epoch is selected."""
+        return self.meets(range(epoch, epoch + 1))
+
+    def meets(self, epochs: range) -> bool:
+        """Say whether one of the epochs from the first to the last of a range is selected."""
+        if self.numbers is not None:
+            return any(epochs.start <= number < epochs.stop for number in self.numbers)
+        first = max(self.start, epochs.start)
+        first += (self.start - first) % self.step
+        return first < (epochs.stop if self.stop is None else min(self.stop, epochs.stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +68,7 @@ def selection(epochs: str | Iterable[int] | slice | None) -> Selection | None:
         return None
     if isinstance(epochs, str):
         text = epochs.strip()
-        if re.fullmatch(r"-?\d*:-?\d*(:\d+)?", text):
+        if re.fullmatch(r"-?\d*:(-?\d+)?(:[1-9]\d*)?", text):
             numbers = [int(x) if x else None for x in text.split(":")]
             epochs = slice(*numbers)
         else:
@@ -59,10 +79,8 @@ def selection(epochs: str | Iterable[int] | slice | None) -> Selection | None:
                     f"epochs {epochs!r}: give numbers like 12,99 or a range like 0:100:10"
                 ) from None
     if isinstance(epochs, slice):
-        start, stop, step = epochs.start or 0, epochs.stop, epochs.step or 1
-        return lambda e: e >= start and (stop is None or e < stop) and (e - start) % step == 0
-    wanted = {int(e) for e in epochs}
-    return lambda e: e in wanted
+        return Selection(None, epochs.start or 0, epochs.stop, epochs.step or 1)
+    return Selection(frozenset(int(e) for e in epochs))
 
 
 def make_plan(source: Source, selected: Selection | None, threads: int, rolling: bool) -> Plan:
@@ -70,22 +88,20 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     chunks: list[Chunk] = []
     known: set[int] = set()
     unknown = False
-    for chunk in source.plan():
+    everything = source.plan()
+    for chunk in everything:
         bounds = source.epochs_in(chunk)
         if bounds is None:
             unknown = True
-        elif len(bounds) > 1 and chunk.epoch is None:
-            known.update(bounds)  # some of these may be missing
-            unknown = unknown or len(bounds) > 2
         else:
-            known.update(bounds)
-        if selected is None or bounds is None or any(map(selected, bounds)):
+            unknown = unknown or len(bounds) > 2  # there may be gaps between the first and last
+            known.update((bounds[0], bounds[-1]))
+        if selected is None or bounds is None or selected.meets(bounds):
             chunks.append(chunk)
-    if selected is not None:
-        known = {epoch for epoch in known if selected(epoch)}
     if not chunks:
-        have = sorted({e for c in source.plan() for e in source.epochs_in(c) or ()})
-        raise UsageError(f"no epoch is selected: there are {_listed(have)}")
+        raise UsageError(f"no epoch is selected: there are {_listed(sorted(known))}")
+    if selected is not None:
+        known = set(filter(selected, known))
     layout = source.layout
     rows = sum(chunk.rows for chunk in chunks)
     samples = _samples(chunks, len(known) if known and not unknown else None)
@@ -140,7 +156,7 @@ def parse_bytes(text: str | int) -> int:
     """Turn ``"4GB"``, ``"512 MiB"`` or a number into bytes."""
     if isinstance(text, int):
         return text
-    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if not match:
         raise UsageError(f"memory {text!r}: give a size like 4GB or 512MiB")
     base = 1024 if match[3] else 1000

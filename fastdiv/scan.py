@@ -83,7 +83,7 @@ class Scan:
         self.splits: dict[str | None, SplitScan] = {}
         self.invalid: Counter[Reason] = Counter()
         self.places: dict[Reason, list[str]] = {}
-        self.structural: dict[int, Counter[Reason]] = {}  # by part
+        self.structural: dict[int, dict[Reason, tuple[int, str]]] = {}  # by part
         self.part_rows: Counter[int] = Counter()
         self.rows = 0
         self.nbytes = 0
@@ -159,7 +159,12 @@ class Scan:
                 row = int(i if rows is None else rows[i])
                 places.append(self.source.place(batch.chunk, batch.start + row))
             if reason in REMEDY:
-                self.structural.setdefault(batch.chunk.part, Counter())[reason] += len(where)
+                counts = self.structural.setdefault(batch.chunk.part, {})
+                row = int(where[0] if rows is None else rows[where[0]])
+                n, first = counts.get(
+                    reason, (0, self.source.place(batch.chunk, batch.start + row))
+                )
+                counts[reason] = (n + len(where), first)
             if self.options.strict:
                 raise DataError(
                     f"{places[0]}: {WORDS[reason]}{self._column(reason)}: mend the row, or leave "
@@ -211,16 +216,17 @@ class Scan:
 
     def _close_before(self, part: SplitScan, epoch: int) -> None:
         """With rolling scores: total the epochs before one that begins, and forget old ones."""
-        if part.rows and epoch <= max(part.rows):
+        if part.ends and epoch < max(part.ends):
             raise DataError(
-                f"epoch {epoch} comes after epoch {max(part.rows)} was complete: rolling scores "
-                "need epochs in order; sort the dump, or give --scores all"
+                f"epoch {epoch} comes after epoch {max(part.ends)}: rolling scores need epochs in "
+                "order; sort the dump, or give --scores all"
             )
-        for done in sorted(e for e in part.store.files if e < epoch and e not in part.rows):
+        if epoch in part.store.files:
+            return
+        for done in sorted(e for e in part.store.files if e not in part.rows):
             self._close(part, done)
-            part.history.carry_on(self.kernels, part.samples, [done], self.pool, self.threads)
-            for old in [e for e in part.store.files if e < done]:
-                part.store.drop(old)
+        for old in sorted(part.store.files)[:-1]:  # the last one is what the new one comes from
+            part.store.drop(old)
 
     def _close(self, part: SplitScan, epoch: int) -> None:
         """Make the rows of an epoch and of its transition from the one before."""
@@ -233,6 +239,8 @@ class Scan:
         part.rows[epoch] = row
         names = layout.class_names
         part.classes.append(class_rows(self.kernels, samples, epoch, layout.classes, names, *how))
+        if self.options.scores == "rolling":
+            part.history.carry_on(self.kernels, samples, [epoch], *how)
 
     def finish(self) -> dict[str, pa.Table]:
         """Check the whole and make the tables."""
@@ -243,10 +251,7 @@ class Scan:
             part = self.splits[name]
             for epoch in sorted(part.store.files):
                 if epoch not in part.rows:
-                    if self.options.scores == "rolling":
-                        self._close_before(part, epoch + 1)
-                    else:
-                        self._close(part, epoch)
+                    self._close(part, epoch)
             final = scores_directory(self.directory, i)
             final.parent.mkdir(exist_ok=True)
             part.store.trim(part.ledger.n)
@@ -266,9 +271,8 @@ class Scan:
     def _check_structure(self) -> None:
         """Refuse files most of whose rows are of another kind or class count."""
         for part, counts in self.structural.items():
-            for reason, bad in counts.items():
+            for reason, (bad, where) in counts.items():
                 if 2 * bad > self.part_rows[part]:
-                    where = self.places[reason][0]
                     raise DataError(
                         f"{where}: {WORDS[reason]}{self._column(reason)}, as in {bad:,} of "
                         f"{self.part_rows[part]:,} rows of its file: {REMEDY[reason]}"
@@ -354,7 +358,8 @@ def _groups(batch: Batch) -> Iterator[tuple[str | None, int, NDArray[np.int64] |
         names = [*encoded.dictionary.to_pylist(), None]
         codes = encoded.indices.fill_null(len(names) - 1).to_numpy().astype(np.int64)
         of_row = of_row + codes * len(numbers)
-    for group in np.unique(of_row):
+    groups, first = np.unique(of_row, return_index=True)
+    for group in groups[np.argsort(first)]:  # in the order in which they come
         split, epoch = divmod(int(group), len(numbers))
         rows = np.flatnonzero(of_row == group)
         yield names[split], int(numbers[epoch]), None if len(rows) == n else rows

@@ -71,6 +71,7 @@ class EpochFile:
         self.views: dict[str, Array] | None = None  # (blocks, block) each, while mapped
         self.filled = 0  # no slot from here on is taken
         self.relabelled: dict[int, int] = {}  # slots whose label is not the ledger's
+        self._highest: dict[int, float] = {}  # loss of slots with several rows; the lowest is kept
 
     @property
     def block_bytes(self) -> int:
@@ -138,7 +139,7 @@ class EpochFile:
                 slot = int(slots[row])
                 if labels[row] >= 0 and labels[row] != self.relabelled.get(slot, known[slot]):
                     raise Contradiction(row)
-                self._merge(divmod(slot, self.block), views, [x[row] for x in columns], row)
+                self._merge(slot, views, [x[row] for x in columns], row)
         return duplicates
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -180,14 +181,16 @@ class EpochFile:
             yield row
             row = scatter(row + 1, slots, rows, targets, shift)
 
-    def _merge(
-        self, at: tuple[int, int], views: dict[str, Array], new: list[Any], row: int
-    ) -> None:
-        """Keep one of two rows of a sample: the lesser, so that their order does not matter."""
+    def _merge(self, slot: int, views: dict[str, Array], new: list[Any], row: int) -> None:
+        """Keep one of the rows of a sample: the least, so that their order does not matter."""
+        at = divmod(slot, self.block)
         old = [views[name][at] for name in FIELDS]
         same = old[4] == new[4] and old[5] & REASON == new[5] & REASON
-        if not same or abs(float(old[0]) - float(new[0])) > AGREES_NATS:
+        lowest = min(float(old[0]), float(new[0]))
+        highest = max(self._highest.get(slot, float(old[0])), float(new[0]))
+        if not same or highest - lowest > AGREES_NATS:
             raise Contradiction(row)
+        self._highest[slot] = highest
         if [float(x) for x in new] < [float(x) for x in old]:
             for name, x in zip(FIELDS, new, strict=True):
                 views[name][at] = x

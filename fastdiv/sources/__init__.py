@@ -12,11 +12,11 @@ import pyarrow as pa
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import UsageError
 from fastdiv.sources.discover import discover
-from fastdiv.sources.layout import Asked, Layout
+from fastdiv.sources.layout import Asked, Layout, parse_class_names
 from fastdiv.sources.memory import ArraySource, Part, TableSource
 from fastdiv.sources.parquet import ParquetSource
 
-__all__ = ["Asked", "Layout", "Source", "open_source"]
+__all__ = ["Asked", "Layout", "Source", "open_source", "parse_class_names"]
 
 
 class Source(Protocol):

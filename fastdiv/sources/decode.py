@@ -124,11 +124,12 @@ def _labels(column: pa.Array, layout: Layout, place: Place) -> NDArray[np.int32]
     labels = pc.fill_null(column, -1 if pa.types.is_signed_integer(column.type) else 0)
     labels = labels.to_numpy(zero_copy_only=False)
     if labels.dtype.kind == "f":
-        labels = np.where(np.isnan(labels), -1.0, labels)  # how pandas writes a missing integer
+        labels = labels.astype(np.float64)
+        labels[np.isnan(labels)] = -1  # how pandas writes a missing integer
         broken = np.flatnonzero(labels != np.floor(labels))
         if len(broken):
             raise DataError(
-                f"{place(int(broken[0]))}: label {labels[broken[0]]!r} in column "
+                f"{place(int(broken[0]))}: label {labels[broken[0]]:g} in column "
                 f"{layout.label!r} is no whole number: give class indices or names"
             )
     result = np.where((labels < 0) | (labels > INT32_MAX), -1, labels).astype(np.int32)

@@ -13,7 +13,7 @@ from fastdiv.errors import DataError, UsageError
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 EPOCH_WORDS = r"epoch|step|checkpoint|ckpt|iteration|iter|version"
-EPOCH_IN_NAME = re.compile(rf"(?:^|[^a-z])(?:{EPOCH_WORDS})[-_.]?(\d+)", re.IGNORECASE)
+EPOCH_IN_NAME = re.compile(rf"(?:^|[^a-z])(?:{EPOCH_WORDS})[-_.=]?(\d+)", re.IGNORECASE)
 HIVE_KEY = re.compile(r"([^=/\\]+)=([^/\\]*)")
 EPOCH_KEYS = frozenset(EPOCH_WORDS.split("|")) | {"global_step"}
 SPLIT_KEYS = frozenset({"split", "subset", "partition", "phase"})
@@ -28,6 +28,7 @@ class File:
     split_from: str | None  # what says so, in words
     epoch: int | None
     epoch_from: str
+    epoch_given: bool  # by the caller, not by the path
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -53,16 +54,28 @@ def discover(
     split_keys = SPLIT_KEYS | {split_key.lower()} if split_key else SPLIT_KEYS
     files = []
     for path, split in sorted(found, key=lambda key: (order[key[1]], natural(key[0]))):
-        keys = {key.lower(): (key, value) for key, value in HIVE_KEY.findall(path)}
+        keys = {key.lower(): (key, value) for key, value in _hive_keys(path)}
         name, split_from = split, None if split is None else "the name given with the path"
         if split is None and (of_split := sorted(split_keys & keys.keys())):
             key, name = keys[of_split[0]]
             split_from = f"directories {key}=NAME"
         epoch, epoch_from = found[path, split], "keys of the mapping"
+        given = epoch is not None
         if epoch is None:
             epoch, epoch_from = _epoch(path, keys, epoch_keys)
-        files.append(File(path, name, split_from, epoch, epoch_from))
+        files.append(File(path, name, split_from, epoch, epoch_from, given))
     return files
+
+
+def _hive_keys(path: str) -> list[tuple[str, str]]:
+    """Return the KEY=VALUE directories of a path; a file's own name is no such key."""
+    found = (HIVE_KEY.fullmatch(part) for part in Path(path).parts[:-1])
+    return [(match[1], match[2]) for match in found if match]
+
+
+def has_key(path: str, name: str | None) -> bool:
+    """Whether a directory of a path is NAME=VALUE."""
+    return name is not None and any(key.lower() == name.lower() for key, _ in _hive_keys(path))
 
 
 def _epoch(

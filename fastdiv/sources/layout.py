@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from fastdiv_kernels.contract import (
     LOWEST_PROB,
     SUM_TOLERANCE,
     SUM_TOLERANCE_16_BIT,
+    Array,
     Kind,
 )
 
@@ -87,6 +89,8 @@ PREDICTION_NAMES = (
 EPOCH_NAMES = tuple(sorted(EPOCH_KEYS, key=lambda name: (name != "epoch", name)))
 SPLIT_NAMES = tuple(sorted(SPLIT_KEYS, key=lambda name: (name != "split", name)))
 NUMBERED = re.compile(r"(.*?)(\d+)")
+MOST = 0.5  # share of sampled rows that decides
+FEW = 0.05  # share of sampled rows that may be broken
 SUM_OF_A_DISTRIBUTION = 0.05  # a row whose sum is no further from 1 may be probabilities
 
 
@@ -134,6 +138,21 @@ class Layout:
         return replace(self, evidence={**self.evidence, **more})
 
 
+def parse_class_names(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Read class names from a list, a comma list, or a file with one a line."""
+    if names is None:
+        return None
+    if isinstance(names, str):
+        file = Path(names)
+        names = file.read_text().splitlines() if file.is_file() else names.split(",")
+    found = tuple(name.strip() for name in names)
+    found = found[:-1] if found and not found[-1] else found  # a trailing comma or line
+    if len(set(found)) < len(found):
+        twice = next(name for name in found if found.count(name) > 1)
+        raise UsageError(f"class name {twice!r} is given twice: give one a class, in order")
+    return found
+
+
 def is_float_list(type_: pa.DataType) -> bool:
     """Whether a column holds a list of floats a row."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -155,13 +174,24 @@ def is_integer(type_: pa.DataType) -> bool:
     return bool(pa.types.is_integer(type_))
 
 
-def detect(schema: pa.Schema, sample: pa.Table, asked: Asked, where: str) -> Layout:
-    """Find the layout of a table from its schema and some rows; `where` names it in errors."""
+def detect(
+    schema: pa.Schema, sample: pa.Table, asked: Asked, where: str, keys: Mapping[str, bool]
+) -> Layout:
+    """Find the layout of a table from its schema and some rows.
+
+    `where` names the table in errors; `keys` says whether the "epoch" and the "split" are told
+    otherwise, by a path or by the caller.
+    """
     label, label_from = _label_column(schema, asked, where)
     taken = {label}
     split, split_from = _named(schema, asked.split, SPLIT_NAMES, taken, is_string, "split")
     epoch, epoch_from = _named(schema, asked.epoch, EPOCH_NAMES, taken, _epoch_like, "epoch")
+    for role, name, found in (("epoch", asked.epoch, epoch), ("split", asked.split, split)):
+        if name is not None and found is None and not keys.get(role):
+            raise UsageError(_missing(schema, name, role, where))
     id_, id_from = None, "position in natural path order (no column looks like an id)"
+    if asked.id == "none":
+        id_from = "position in natural path order, as asked"
     if asked.id != "none" or "none" in schema.names:
         found, found_from = _named(schema, asked.id, ID_NAMES, taken, _id_like, "id")
         if asked.id is not None and found is None:
@@ -174,7 +204,8 @@ def detect(schema: pa.Schema, sample: pa.Table, asked: Asked, where: str) -> Lay
     class_names = asked.class_names or _names_of_wide(names, sample, label, label_type)
     if class_names is not None and len(class_names) != classes:
         raise UsageError(
-            f"{len(class_names)} class names for {classes} classes: give one a class, in order"
+            f"{where}: {len(class_names)} class names for {classes} classes: give one a class, in "
+            "the order of the predictions"
         )
     if is_string(label_type) and class_names is None:
         raise UsageError(
@@ -204,42 +235,67 @@ def detect(schema: pa.Schema, sample: pa.Table, asked: Asked, where: str) -> Lay
     )
 
 
-def detect_kind(sample: NDArray[Any], name: str, asked: str) -> tuple[Kind, str]:
+def settle_kind(layout: Layout, samples: Sequence[tuple[Array, str]], asked: str) -> Layout:
+    """Find the kind of the predictions from samples (n, c) and the parts that they are of."""
+    found = []
+    readable = [(sample, where) for sample, where in samples if len(sample)]
+    for sample, where in readable or samples:
+        try:
+            found.append((*_detect_kind(sample, layout.predictions[0], asked), where))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+    kinds = {kind for kind, _, _ in found}
+    if len(kinds) > 1:
+        said = " but ".join(
+            f"{where} holds {kind.name.lower()} ({by})" for kind, by, where in found
+        )
+        raise DataError(f"predictions change their kind: {said}: give one --kind")
+    kind, by, _ = found[0]
+    return replace(layout, kind=kind).with_evidence(kind=f"{kind.name.lower()}: {by}")
+
+
+def _detect_kind(sample: Array, name: str, asked: str) -> tuple[Kind, str]:
     """Tell what the numbers of a sample (n, c) are, and by what."""
     tolerance = SUM_TOLERANCE_16_BIT if sample.dtype.itemsize == 2 else SUM_TOLERANCE
     x = sample.astype(np.float64)
     x = x[~np.isnan(x).any(axis=1) & (x < np.inf).all(axis=1)]
     if asked != "auto":
         kind = kind_of(asked)
-        if len(x) and contradicts(x, kind).mean() > 0.5:
-            row = x[contradicts(x, kind)][0]
+        against = contradicts(x, kind)
+        if len(x) and against.mean() > MOST:
             raise DataError(
                 f"predictions in {name!r} are said to be {asked}, but hold values from "
-                f"{row.min():.4g} to {row.max():.4g}: give the right --kind"
+                f"{x[against].min():.4g} to {x[against].max():.4g}: give the right --kind"
             )
         return kind, "as asked"
     if not len(x):
         raise DataError(f"no sampled row of {name!r} has numbers only: give --kind")
-    rows = f"of {len(x)} sampled rows"
-    if not contradicts(x, Kind.PROBS).any():
-        off = np.abs(x.sum(axis=1) - 1.0)
-        if (off <= SUM_OF_A_DISTRIBUTION).mean() >= 0.9:
-            normal = int((off <= tolerance).sum())
-            return Kind.PROBS, f"all in [0, 1]; {normal} {rows} sum to 1 within {tolerance:g}"
+    against = contradicts(x, Kind.PROBS)
+    if against.mean() <= FEW:
+        sums = x[~against].sum(axis=1)
+        if (abs(sums - 1) <= SUM_OF_A_DISTRIBUTION).mean() > MOST:
+            normal = int((abs(sums - 1) <= tolerance).sum())
+            how = f"{normal} of {len(x)} sampled rows sum to 1 within {tolerance:g}"
+            return Kind.PROBS, f"values lie in [0, 1]; {how}"
         if "prob" in name.lower() and "log" not in name.lower():
-            return Kind.PROBS, "all in [0, 1], and by its name, though rows do not sum to 1"
+            return Kind.PROBS, "values lie in [0, 1]; by the name, for rows do not sum to 1"
         if "logit" in name.lower():
-            return Kind.LOGITS, f"by its name; {rows[3:]} do not sum to 1"
+            return Kind.LOGITS, "by the name; values lie in [0, 1], but rows do not sum to 1"
         raise DataError(
             f"predictions in {name!r} lie in [0, 1] but their rows do not sum to 1 "
-            f"(the first: {x[0].sum():.4g}): give --kind probs or --kind logits"
+            f"(the first: {sums[0]:.4g}): give --kind probs or --kind logits"
         )
-    if not contradicts(x, Kind.LOGPROBS).any():
-        off = np.abs(np.exp(x).sum(axis=1) - 1.0)
-        if (off <= SUM_OF_A_DISTRIBUTION).mean() >= 0.9:
-            normal = int((off <= tolerance).sum())
-            return Kind.LOGPROBS, f"none above 0; {normal} {rows} have exponentials that sum to 1"
-    return Kind.LOGITS, f"{rows[3:]} hold values from {x.min():.4g} to {x.max():.4g}"
+    against = contradicts(x, Kind.LOGPROBS)
+    if against.mean() <= FEW:
+        sums = np.exp(x[~against]).sum(axis=1)
+        if (abs(sums - 1) <= SUM_OF_A_DISTRIBUTION).mean() > MOST:
+            normal = int((abs(sums - 1) <= tolerance).sum())
+            how = f"{normal} of {len(x)} sampled rows have exponentials that sum to 1"
+            return Kind.LOGPROBS, f"no value above 0; {how} within {tolerance:g}"
+    finite = x[np.isfinite(x)]
+    return Kind.LOGITS, (
+        f"{len(x)} sampled rows hold values from {finite.min():.4g} to {finite.max():.4g}"
+    )
 
 
 def contradicts(x: NDArray[np.float64], kind: Kind) -> NDArray[np.bool_]:
@@ -249,6 +305,58 @@ def contradicts(x: NDArray[np.float64], kind: Kind) -> NDArray[np.bool_]:
     if kind == Kind.LOGPROBS:
         return np.asarray(x.max(axis=1) > np.log(HIGHEST_PROB))
     return np.zeros(len(x), np.bool_)
+
+
+def agree(layout: Layout, first: pa.Schema, schema: pa.Schema, first_at: str, at: str) -> Layout:
+    """Check that a table has the columns of the first, of like type; widen the dtype if need be."""
+    for name in layout.columns:
+        if name not in schema.names:
+            raise DataError(
+                f"{at}: no column {name!r}, which {first_at} has: the parts of a data set must "
+                f"agree; it has {', '.join(schema.names)}"
+            )
+        here, there = schema.field(name).type, first.field(name).type
+        if _category(here) != _category(there):
+            raise DataError(
+                f"{at}: column {name!r} holds {here}, but {there} in {first_at}: "
+                "write it as one type"
+            )
+        if name in layout.predictions:
+            value = here.value_type if is_float_list(here) else here
+            wider = np.promote_types(layout.dtype, value.to_pandas_dtype())
+            layout = replace(layout, dtype=wider)
+            if pa.types.is_fixed_size_list(here) and here.list_size != layout.classes:
+                raise DataError(
+                    f"{at}: {here.list_size} classes in column {name!r}, but "
+                    f"{layout.classes} in {first_at}"
+                )
+    if layout.wide:
+        more = set(schema.names) - set(first.names)
+        numbered = [n for n in more if (m := NUMBERED.fullmatch(n)) and _same_group(m, layout)]
+        if numbered:
+            raise DataError(
+                f"{at}: column {min(numbered)!r} is one class more than the {layout.classes} of "
+                f"{first_at}: the class count must not change within a data set"
+            )
+    return layout
+
+
+def _same_group(match: re.Match[str], layout: Layout) -> bool:
+    """Whether a numbered column has the prefix of the numbered columns of a layout."""
+    first = NUMBERED.fullmatch(layout.predictions[0])
+    return first is not None and first[1] == match[1]
+
+
+def _category(type_: pa.DataType) -> str:
+    if is_float_list(type_):
+        return "list of floats"
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if is_string(type_):
+        return "string"
+    if pa.types.is_integer(type_):
+        return "unsigned 64" if type_ == pa.uint64() else "integer"
+    return "float" if pa.types.is_floating(type_) else str(type_)
 
 
 def _plain(name: str) -> str:

@@ -15,15 +15,15 @@ from fastdiv.batch import Batch, Chunk, IdValues
 from fastdiv.errors import DataError, UsageError
 from fastdiv.scoring import as_labels, as_predictions
 from fastdiv.sources.decode import decode, integer_ids, label_names
-from fastdiv.sources.layout import Asked, Layout, detect, detect_kind
-from fastdiv_kernels.contract import Array
+from fastdiv.sources.layout import Asked, Layout, agree, detect, settle_kind
+from fastdiv_kernels.contract import Array, Kind
 
 SAMPLE_ROWS = 1000
 CHUNK_ROWS = 1 << 18
 BATCH_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """One table, or one pair of arrays, with the split and epoch that its key gave."""
 
@@ -48,24 +48,25 @@ class TableSource:
         if not full:
             raise DataError("no rows in the table: nothing to analyze")
         first = full[0]
-        sample = first.data.slice(0, SAMPLE_ROWS).combine_chunks()
-        layout = detect(first.data.schema, sample, asked, first.name)
+        schema = first.data.schema
+        keys = {"epoch": first.epoch is not None, "split": first.split is not None}
+        layout = detect(schema, first.data.slice(0, SAMPLE_ROWS // 2), asked, first.name, keys)
         for part in parts:
-            missing = set(layout.columns) - set(part.data.schema.names)
-            if missing:
-                raise DataError(f"{part.name}: no column {min(missing)!r}, which {first.name} has")
+            layout = agree(layout, schema, part.data.schema, first.name, part.name)
         if first.epoch is not None:
             layout = replace(layout, epoch=None).with_evidence(epoch="keys of the mapping")
         elif layout.epoch is None:
             layout = layout.with_evidence(epoch="no column names one: all rows taken as epoch 0")
         if first.split is not None:
             layout = replace(layout, split=None).with_evidence(split="keys of the mapping")
-        rows = sample.to_batches()[0]
-        chunk = Chunk(0, 0, rows.num_rows, epoch=0)
-        batch = decode(rows, layout, chunk, 0, partial(self.place, chunk))
-        good = slice(None) if batch.problems is None else batch.problems == 0
-        kind, by = detect_kind(batch.predictions[good], layout.predictions[0], asked.kind)
-        self.layout = replace(layout, kind=kind).with_evidence(kind=f"{kind.name.lower()}: {by}")
+        samples = []
+        for part in dict.fromkeys((first, full[-1])):
+            chunk = Chunk(list(parts).index(part), 0, part.data.num_rows, epoch=0)
+            rows = part.data.slice(0, SAMPLE_ROWS // 2).combine_chunks().to_batches()[0]
+            batch = decode(rows, layout, chunk, 0, partial(self.place, chunk))
+            good = slice(None) if batch.problems is None else batch.problems == 0
+            samples.append((batch.predictions[good], part.name))
+        self.layout = settle_kind(layout, samples, asked.kind)
 
     def plan(self) -> list[Chunk]:
         """List runs of rows of the tables."""
@@ -115,10 +116,10 @@ class ArraySource:
         self.parts = parts
         arrays = [_arrays(part, asked.class_names) for part in parts]
         self._arrays = arrays
-        full = [a for a in arrays if len(a[0])]
+        full = [i for i, (x, _, _) in enumerate(arrays) if len(x)]
         if not full:
             raise DataError("no rows in the arrays: nothing to analyze")
-        classes = full[0][0].shape[1]
+        classes = arrays[full[0]][0].shape[1]
         for part, (x, _, ids) in zip(parts, arrays, strict=True):
             if x.shape[1] != classes:
                 raise DataError(f"{part.name}: {x.shape[1]} classes, but {classes} before it")
@@ -127,25 +128,26 @@ class ArraySource:
         if asked.class_names is not None and len(asked.class_names) != classes:
             raise UsageError(f"{len(asked.class_names)} class names for {classes} classes")
         dtype = np.result_type(*(x.dtype for x, _, _ in arrays))
-        kind, by = detect_kind(full[0][0][:SAMPLE_ROWS], "predictions", asked.kind)
         has_ids = arrays[0][2] is not None
         evidence = {
             "predictions": f"arrays of {dtype}",
             "label": "arrays",
             "id": "arrays" if has_ids else "position (no ids were given)",
             "epoch": "keys of the mapping",
-            "kind": f"{kind.name.lower()}: {by}",
         }
-        self.layout = Layout(
+        layout = Layout(
             predictions=("predictions",),
             classes=classes,
             dtype=dtype,
-            kind=kind,
+            kind=Kind.LOGITS,
             label=None,
             id="ids" if has_ids else None,
             class_names=asked.class_names,
             evidence=evidence,
         )
+        ends = dict.fromkeys((full[0], full[-1]))
+        samples = [(arrays[i][0][: SAMPLE_ROWS // 2], parts[i].name) for i in ends]
+        self.layout = settle_kind(layout, samples, asked.kind)
 
     def plan(self) -> list[Chunk]:
         """List runs of rows of the arrays."""
@@ -239,6 +241,8 @@ def _arrays(
                 raise UsageError(
                     "labels are strings: give class_names, in the order of the classes"
                 )
+            if names.shape not in ((len(x),), (len(x), 1)):
+                raise UsageError(f"labels must have shape ({len(x)},), not {names.shape}")
             y = label_names(pa.array(names.ravel().tolist(), pa.large_string()), class_names)
         else:
             y = np.asarray(as_labels(labels, len(x)), np.int32)

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.decode import decode
-from fastdiv.sources.discover import File
-from fastdiv.sources.layout import Asked, Layout, detect, detect_kind, is_float_list
+from fastdiv.sources.discover import File, has_key
+from fastdiv.sources.layout import Asked, Layout, agree, detect, settle_kind
+from fastdiv_kernels.contract import Array
 
 SAMPLE_ROWS = 1000
 SAMPLE_BYTES = 16 << 20
@@ -36,65 +37,73 @@ class ParquetSource:
     # -- what is there ---------------------------------------------------------------------
 
     def _layout(self, asked: Asked) -> Layout:
-        schemas = self._schemas
-        ends = [i for i in (0, len(self.files) - 1) if self._metadata[i].num_rows]
-        if not ends:
-            ends = [i for i, m in enumerate(self._metadata) if m.num_rows][:1]
-        if not ends:
+        full = [i for i, metadata in enumerate(self._metadata) if metadata.num_rows]
+        if not full:
             raise DataError(f"no rows in {self._count_of_files()}: nothing to analyze")
-        first = self.files[ends[0]]
-        sample = _sample(first.path, schemas[ends[0]].names, SAMPLE_ROWS // 2)
-        layout = detect(schemas[ends[0]], sample, asked, first.path)
-        for file, schema in zip(self.files, schemas, strict=True):
-            layout = _agree(layout, schemas[ends[0]], schema, first.path, file.path)
-        kinds = []
-        for i in dict.fromkeys(ends):
-            rows = _sample(self.files[i].path, layout.columns, SAMPLE_ROWS // len(set(ends)))
-            chunk = Chunk(i, 0, rows.num_rows, epoch=0)
-            batch = decode(rows.to_batches()[0], layout, chunk, 0, partial(self.place, chunk))
-            good = slice(None) if batch.problems is None else batch.problems == 0
-            name = layout.predictions[0]
-            kinds.append((*detect_kind(batch.predictions[good], name, asked.kind), i))
-        if kinds[0][0] != kinds[-1][0]:
-            said = " but ".join(
-                f"{self.files[i].path} holds {kind.name.lower()} ({by})" for kind, by, i in kinds
-            )
-            raise DataError(f"predictions change their kind: {said}: give one --kind")
-        layout = replace(layout, kind=kinds[0][0])
-        layout = layout.with_evidence(kind=f"{kinds[0][0].name.lower()}: {kinds[0][1]}")
-        return self._with_epochs_and_splits(layout, asked)
+        ends = list(dict.fromkeys((full[0], full[-1])))
+        first, schema = self.files[full[0]], self._schemas[full[0]]
+        keys = {
+            "epoch": any(
+                file.epoch_given or has_key(file.path, asked.epoch) for file in self.files
+            ),
+            "split": any(file.split is not None for file in self.files),
+        }
+        rows = SAMPLE_ROWS // len(ends)
+        samples = {ends[0]: list(self._sample(ends[0], schema.names, rows))}
+        table = pa.Table.from_batches([batch for _, batch in samples[ends[0]]])
+        layout = detect(schema, table, asked, first.path, keys)
+        for file, other in zip(self.files, self._schemas, strict=True):
+            layout = agree(layout, schema, other, first.path, file.path)
+        if ends[-1] != ends[0]:
+            samples[ends[-1]] = list(self._sample(ends[-1], layout.columns, rows))
+        predictions = [
+            (np.concatenate([self._usable(i, g, batch, layout) for g, batch in batches]), i)
+            for i, batches in samples.items()
+        ]
+        named = [(x, self.files[i].path) for x, i in predictions]
+        return self._with_epochs_and_splits(settle_kind(layout, named, asked.kind))
 
-    def _with_epochs_and_splits(self, layout: Layout, asked: Asked) -> Layout:
+    def _sample(self, i: int, columns: list[str], rows: int) -> Iterator[tuple[int, Any]]:
+        """Yield the first rows of a file by row group: at most `rows`, fewer of very wide ones."""
+        metadata = self._metadata[i]
+        file = _open(self.files[i].path, metadata)
+        for g in range(metadata.num_row_groups):
+            group = metadata.row_group(g)
+            width = max(1, group.total_byte_size // max(1, group.num_rows))
+            rows = min(rows, max(1, SAMPLE_BYTES // width))
+            place = self.place(Chunk(i, g, group.num_rows), 0)
+            batch = _named_errors(partial(_first_rows, file, g, columns, rows), place)
+            if batch is not None:
+                yield g, batch
+                rows -= batch.num_rows
+            if rows <= 0:
+                return
+
+    def _usable(self, i: int, g: int, batch: Any, layout: Layout) -> Array:
+        """Return the predictions of sampled rows without problems."""
+        chunk = Chunk(i, g, batch.num_rows, epoch=0)
+        decoded = decode(batch, layout, chunk, 0, partial(self.place, chunk))
+        if decoded.problems is None:
+            return decoded.predictions
+        return np.asarray(decoded.predictions[decoded.problems == 0])
+
+    def _with_epochs_and_splits(self, layout: Layout) -> Layout:
+        files = self.files
+        if any(file.epoch_given for file in files):  # the caller's word counts for all rows
+            layout = replace(layout, epoch=None)
         if layout.epoch is None:
-            known = [file for file in self.files if file.epoch is not None]
-            if asked.epoch is not None and not known:
-                raise UsageError(
-                    f"no column and no directory key {asked.epoch!r} for --epoch in "
-                    f"{self.files[0].path}"
-                )
-            if known and len(known) < len(self.files):
-                missing = next(file for file in self.files if file.epoch is None)
+            known = [file for file in files if file.epoch is not None]
+            if known and len(known) < len(files):
+                missing = next(file for file in files if file.epoch is None)
                 raise UsageError(
                     f"{known[0].path} is of epoch {known[0].epoch}, but the path of {missing.path} "
                     "names no epoch: name it like epoch_7, or give --epoch COLUMN"
                 )
-            by = (
-                known[0].epoch_from
-                if known
-                else (f"no column and no path names one: {self._count_of_files()} taken as epoch 0")
-            )
-            layout = layout.with_evidence(epoch=str(by))
-        if layout.split is None:
-            if asked.split is not None and all(f.split is None for f in self.files):
-                raise UsageError(
-                    f"no column and no directory key {asked.split!r} for --split in "
-                    f"{self.files[0].path}"
-                )
-            if self.files[0].split_from is not None:
-                layout = layout.with_evidence(split=str(self.files[0].split_from))
-        elif self.files[0].split is not None:
-            # A split that the caller or the path names counts for all rows of the file.
+            none = f"no column and no path names one: {self._count_of_files()} taken as epoch 0"
+            layout = layout.with_evidence(epoch=known[0].epoch_from if known else none)
+        if files[0].split is not None:  # what the caller or the path says counts for all rows
             layout = replace(layout, split=None)
+            layout = layout.with_evidence(split=str(files[0].split_from))
         return layout
 
     def _count_of_files(self) -> str:
@@ -196,53 +205,6 @@ def _named_errors(read: Callable[[], Any], where: str) -> Any:
         raise DataError(f"{where}: cannot be read as Parquet: {reason}") from error
 
 
-def _sample(path: str, columns: list[str], rows: int) -> pa.Table:
-    """Read the first rows of a file: at most `rows`, fewer where they are very wide."""
-    file = _open(path)
-    group = file.metadata.row_group(0)
-    width = max(1, group.total_byte_size // max(1, group.num_rows))
-    rows = max(1, min(rows, SAMPLE_BYTES // width))
-    groups = list(range(file.metadata.num_row_groups))
-    batches = file.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False)
-    batch = _named_errors(lambda: next(batches), path)
-    return pa.Table.from_batches([batch])
-
-
-def _agree(
-    layout: Layout, first: pa.Schema, schema: pa.Schema, first_path: str, path: str
-) -> Layout:
-    """Check that a file has the columns of the first, of like type; widen the dtype if need be."""
-    for name in layout.columns:
-        if name not in schema.names:
-            raise DataError(
-                f"{path}: no column {name!r}, which {first_path} has: the files of a "
-                f"data set must agree; it has {', '.join(schema.names)}"
-            )
-        here, there = schema.field(name).type, first.field(name).type
-        if _category(here) != _category(there):
-            raise DataError(
-                f"{path}: column {name!r} holds {here}, but {there} in {first_path}: "
-                "write it as one type"
-            )
-        if name in layout.predictions:
-            value = here.value_type if is_float_list(here) else here
-            wider = np.promote_types(layout.dtype, value.to_pandas_dtype())
-            layout = replace(layout, dtype=wider)
-            if pa.types.is_fixed_size_list(here) and here.list_size != layout.classes:
-                raise DataError(
-                    f"{path}: {here.list_size} classes in column {name!r}, but "
-                    f"{layout.classes} in {first_path}"
-                )
-    return layout
-
-
-def _category(type_: pa.DataType) -> str:
-    if is_float_list(type_):
-        return "list of floats"
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if pa.types.is_integer(type_):
-        return "unsigned 64" if type_ == pa.uint64() else "integer"
-    if pa.types.is_floating(type_):
-        return "float"
-    return "string" if pa.types.is_string(type_) or pa.types.is_large_string(type_) else str(type_)
+def _first_rows(file: Any, group: int, columns: list[str], rows: int) -> Any:
+    batches = file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+    return next(batches, None)

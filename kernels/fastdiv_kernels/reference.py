@@ -55,8 +55,9 @@ def score(
         rows = slice(start, min(start + step, n))
         block = predictions[rows].astype(np.float64)
         results = _score_block(block, labels[rows].astype(np.int64), kind, tolerance)
-        for output, result in zip(outputs, results, strict=True):
-            output[rows] = result
+        with np.errstate(over="ignore"):  # float32 cannot hold every loss of huge logits
+            for output, result in zip(outputs, results, strict=True):
+                output[rows] = result
 
 
 def _score_block(

@@ -37,7 +37,7 @@ def score(
 ) -> None:  # fmt: skip
     """Score each row; see the contract."""
     half = predictions.dtype == np.float16
-    tolerance = np.float32(SUM_TOLERANCE_16_BIT if half else SUM_TOLERANCE)
+    tolerance = SUM_TOLERANCE_16_BIT if half else SUM_TOLERANCE
     values = predictions.view(np.uint16) if half else predictions
     kernel = score_tile if predictions.shape[1] <= TILED_UP_TO else score_rows
     kernel(

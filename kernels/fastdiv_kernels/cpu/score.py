@@ -98,7 +98,7 @@ def finish_probs(m: Any, of_label: Any, s: Any, q: Any, attained: Any, below: An
     margin = log1p((p - other) / other if near else zero) if near else log_p - log(other)
     rest = one - p
     others = q if at_maximum else m * m + q - p * p
-    return -log_p, m, margin, rest * rest + others, m + s
+    return zero - log_p, m, margin, rest * rest + others, m + s
 
 
 @inner("contract")
@@ -112,7 +112,7 @@ def finish_logprobs(m: Any, of_label: Any, s: Any, q: Any, attained: Any, below:
     highest = exp(m)
     u = exp(of_label - m)
     others = q if at_maximum else one + q - u * u
-    loss = -of_label
+    loss = (m - m) - of_label  # not -0.0 where p is 1
     # 1 - p, by the series of 1 - exp(-loss) where the subtraction would cancel
     series = loss * (one - loss * (HALF - loss * SIXTH))
     rest = series if abs(loss) < CANCELS else one - exp(of_label)
@@ -202,13 +202,13 @@ def score_tile(
 @inner()
 def tile_extremes(values: Any, w: Any) -> None:
     """Find each lane's maximum, the largest value below it, the minimum, and count NaNs."""
-    one = exp(w[0] - w[0])
-    zero = one - one
     for lane in range(np.uint64(TILE)):
         w[HIGHEST + lane] = -np.inf
         w[BELOW + lane] = -np.inf
         w[LOWEST + lane] = np.inf
         w[NANS + lane] = 0
+    zero = w[NANS]
+    one = exp(zero)
     for j in range(np.uint64(values.shape[0])):
         for lane in range(np.uint64(TILE)):
             x = values[j, lane]
