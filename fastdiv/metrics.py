@@ -5,7 +5,7 @@ A metric over what the kernels already count is one row here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -80,6 +80,11 @@ def loss(row: EpochRow) -> float | None:
     return np.inf if row.totals.count(Count.INFINITE) else loss_finite(row)
 
 
+def accuracy(row: EpochRow) -> float | None:
+    """Return the share of valid samples that are right."""
+    return share(row.totals.count(Count.RIGHT), valid(row))
+
+
 def loss_wrong(row: EpochRow) -> float | None:
     """Return the mean loss of the wrong, infinite if any is."""
     if row.totals.count(Count.INFINITE):  # no right answer has an infinite loss
@@ -113,7 +118,7 @@ EPOCH_METRICS = (
     Metric("n_ties", INT, of_count(Count.TIES)),
     Metric("loss", REAL, loss),
     Metric("loss_finite", REAL, loss_finite),
-    Metric("accuracy", REAL, lambda row: share(row.totals.count(Count.RIGHT), valid(row))),
+    Metric("accuracy", REAL, accuracy),
     Metric(
         "confidence", REAL, lambda row: mean(row.totals.sums[TallySum.CONFIDENCE], valid(row))
     ),
@@ -227,3 +232,18 @@ def class_table(
             "loss": pa.array(losses, REAL),
         }
     )
+
+
+def best_epochs(rows: Iterable[EpochRow]) -> dict[str, Any]:
+    """Return the epochs with the lowest loss and the highest accuracy, the earliest of equals.
+
+    The loss is the mean of the finite losses; both are None where nothing is valid.
+    """
+    rows = sorted(rows, key=lambda row: row.epoch)
+    measured = [(row.epoch, loss_finite(row), accuracy(row)) for row in rows]
+    by_loss = [(loss, epoch) for epoch, loss, _ in measured if loss is not None]
+    by_accuracy = [(-accuracy, epoch) for epoch, _, accuracy in measured if accuracy is not None]
+    return {
+        "epoch_lowest_loss": min(by_loss)[1] if by_loss else None,
+        "epoch_highest_accuracy": min(by_accuracy)[1] if by_accuracy else None,
+    }

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 import fastdiv
 from fastdiv.batch import Batch, Chunk, Scores
 from fastdiv.errors import DataError
-from fastdiv.explain.pair import best_epochs
 from fastdiv.ledger import Ledger
-from fastdiv.metrics import EpochRow, PairRow
+from fastdiv.metrics import EpochRow, PairRow, best_epochs
 from fastdiv.plan import Plan, Selection, split_order
 from fastdiv.run import SCHEMA_VERSION, scores_directory, tables_of
 from fastdiv.sources import Source

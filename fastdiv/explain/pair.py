@@ -1,29 +1,8 @@
-"""The pair that matters most: from the lowest loss to the highest accuracy."""
+"""What moved the loss between two epochs, in a sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-
-from fastdiv.metrics import EPOCH_METRICS, EpochRow
-
-_OF = {metric.name: metric.of for metric in EPOCH_METRICS}
-
-
-def best_epochs(rows: Iterable[EpochRow]) -> dict[str, Any]:
-    """Return the epochs with the lowest loss and the highest accuracy, the earliest of equals.
-
-    The loss is the mean of the finite losses; both are None where nothing is valid.
-    """
-    rows = sorted(rows, key=lambda row: row.epoch)
-    measured = [(row.epoch, _OF["loss_finite"](row), _OF["accuracy"](row)) for row in rows]
-    by_loss = [(loss, epoch) for epoch, loss, _ in measured if loss is not None]
-    by_accuracy = [(-accuracy, epoch) for epoch, _, accuracy in measured if accuracy is not None]
-    return {
-        "epoch_lowest_loss": min(by_loss)[1] if by_loss else None,
-        "epoch_highest_accuracy": min(by_accuracy)[1] if by_accuracy else None,
-    }
-
 
 CELLS = {
     "rr": "right → right",
