@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from fastdiv.errors import FastdivError, UsageError
 
 Command = TypeVar("Command", bound=Callable[..., None])
 FAILED = 2  # exit code of usage and data errors
+SPLIT_NAME = re.compile(r"[\w.-]+")
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -50,6 +52,14 @@ READING = _options(
         "--scores", type=click.Choice(["all", "rolling"]), default="all", show_default=True,
         help="Keep the scores of all epochs, or of the last two.",
     ),
+    click.option(
+        "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True,
+        help="What to do with contradicting rows of one sample in one epoch.",
+    ),
+    click.option("--memory", metavar="4GB", help="Refuse to start where more may be needed."),
+    click.option("--backend", type=click.Choice(CHOICES), default="auto", show_default=True),
+    click.option("--clip", type=float, metavar="EPS", help="Clip the loss at -ln EPS nats."),
+    click.option("--strict", is_flag=True, help="Make an invalid row an error."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
 )  # fmt: skip
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -64,17 +74,6 @@ def cli() -> None:
 
 @cli.command()
 @READING
-@click.option(
-    "--duplicates",
-    type=click.Choice(["error", "first"]),
-    default="error",
-    show_default=True,
-    help="What to do with contradicting rows of one sample in one epoch.",
-)
-@click.option("--memory", metavar="4GB", help="Refuse to start where more may be needed.")
-@click.option("--backend", type=click.Choice(CHOICES), default="auto", show_default=True)
-@click.option("--clip", type=float, metavar="EPS", help="Clip the loss at -ln EPS nats.")
-@click.option("--strict", is_flag=True, help="Make an invalid row an error.")
 @click.option("-o", "--output", metavar="DIR", help="Save the run here.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
 @QUIET
@@ -84,7 +83,7 @@ def analyze(
 ) -> None:  # fmt: skip
     """Analyze prediction dumps: Parquet files, directories or globs.
 
-    Name splits to see them side by side: fastdiv analyze train=DIR val=DIR
+    Name splits to see them side by side: fastdiv.analyze train=DIR val=DIR
     """
     options.pop("debug")
     run = fastdiv.analyze(
@@ -198,7 +197,7 @@ def _source(paths: tuple[str, ...]) -> Any:
     plain = []
     for path in paths:
         name, sign, rest = path.partition("=")
-        if sign and name.isidentifier() and not os.path.exists(path) and not _matches(path):
+        if sign and SPLIT_NAME.fullmatch(name) and not os.path.exists(path) and not _matches(path):
             named.setdefault(name, []).append(rest)
         else:
             plain.append(path)
@@ -217,7 +216,7 @@ def main() -> None:
     """Run the command line; errors become one line and exit code 2."""
     debug = "--debug" in sys.argv
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="fastdiv", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

@@ -28,7 +28,7 @@ from fastdiv.plan import (
     parse_bytes,
     selection,
 )
-from fastdiv.run import Run, check_target, put_in_place
+from fastdiv.run import Run, check_target, directory_beside, put_in_place
 from fastdiv.scan import Scan
 from fastdiv.scoring import score_batch, usable_threads
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
@@ -65,8 +65,10 @@ class Options:
             raise UsageError(f"duplicates must be error or first, not {self.duplicates!r}")
         if self.scores not in ("all", "rolling"):
             raise UsageError(f"scores must be all or rolling, not {self.scores!r}")
-        if self.clip is not None and not 0 < self.clip < 1:
-            raise UsageError(f"clip must lie between 0 and 1, not {self.clip}")
+        clip: object = self.clip
+        usable = isinstance(clip, float | int) and 0 < clip < 1
+        if clip is not None and not usable:
+            raise UsageError(f"clip must be a number between 0 and 1, not {clip!r}")
 
 
 def analyze(
@@ -79,10 +81,10 @@ def analyze(
     split: str | None = None,
     kind: str = "auto",
     class_names: str | Iterable[str] | None = None,
-    epochs: str | Iterable[int] | slice | None = None,
+    epochs: str | int | Iterable[int] | slice | None = None,
     duplicates: str = "error",
     threads: int | None = None,
-    memory: str | int | None = None,
+    memory: str | float | None = None,
     scores: str = "all",
     backend: str = "auto",
     clip: float | None = None,
@@ -107,14 +109,14 @@ def analyze(
     class_names : str or iterable of str, optional
         Names of the classes, in the order of the predictions: a list, ``"a,b,c"``, or the path of
         a file with one name a line.
-    epochs : str, iterable of int or slice, optional
+    epochs : str, int, iterable of int or slice, optional
         Only these: ``"12,99"``, ``"0:100:10"`` (the end left out), ``[12, 99]``.
     duplicates : {"error", "first"}
         What to do with two contradicting rows of one sample in one epoch. Rows that agree
         (label, prediction, loss within 1e-6) count once.
     threads : int, optional
         Default: the processors this process may run on. Does not change a bit of the result.
-    memory : str or int, optional
+    memory : str or number, optional
         Refuse to start where the estimate exceeds this: ``"4GB"``, or bytes.
     scores : {"all", "rolling"}
         Keep the stored scores of all epochs (21 bytes a sample and epoch on disk, 25 for
@@ -159,7 +161,10 @@ def analyze(
             f"{human_bytes(parse_bytes(memory))} of --memory: give more, fewer --threads, or "
             "fewer samples"
         )
-    directory = _working_directory(output)
+    if output is None:
+        directory = Path(tempfile.mkdtemp(prefix="fastdiv-"))
+    else:
+        directory = directory_beside(Path(output))
     try:
         clip_nats = None if clip is None else -float(np.log(clip))
 
@@ -201,12 +206,3 @@ def analyze(
         shutil.rmtree(directory, ignore_errors=True)
         raise
     return run
-
-
-def _working_directory(output: str | os.PathLike[str] | None) -> Path:
-    """Make the directory that the run grows in: beside its place, if it is to be saved."""
-    if output is None:
-        return Path(tempfile.mkdtemp(prefix="fastdiv-"))
-    target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

@@ -15,8 +15,8 @@ Item = TypeVar("Item")
 class Pipeline(Generic[Work, Item]):
     """Runs `produce` on each chunk on a thread pool and yields what it yields, chunk by chunk.
 
-    Items that wait for their turn are bounded by `budget` bytes; only the chunk whose turn it is
-    may exceed it, so there is always one that goes on.
+    Items that wait are bounded by `budget` bytes; only the chunk whose turn it is may exceed it,
+    by the one item that is waited for, so there is always one that goes on.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Pipeline(Generic[Work, Item]):
                         self._change.wait_for(
                             lambda size=size: (
                                 self._stopped  # type: ignore[misc]
-                                or self._turn == i
+                                or (self._turn == i and not ready[i])
                                 or self._waiting + size <= self._budget
                             )
                         )

@@ -59,7 +59,7 @@ class Plan:
     disk_bytes: int
 
 
-def selection(epochs: str | Iterable[int] | slice | None) -> Selection | None:
+def selection(epochs: str | int | Iterable[int] | slice | None) -> Selection | None:
     """Turn ``"12,99"``, ``"0:100:10"`` or some integers into a test of an epoch; None takes all.
 
     A range is one of Python's: its end is left out.
@@ -78,6 +78,8 @@ def selection(epochs: str | Iterable[int] | slice | None) -> Selection | None:
                 raise UsageError(
                     f"epochs {epochs!r}: give numbers like 12,99 or a range like 0:100:10"
                 ) from None
+    if isinstance(epochs, int | np.integer):
+        epochs = [int(epochs)]
     if isinstance(epochs, slice):
         return Selection(None, epochs.start or 0, epochs.stop, epochs.step or 1)
     return Selection(frozenset(int(e) for e in epochs))
@@ -101,6 +103,11 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     if not chunks:
         raise UsageError(f"no epoch is selected: there are {_listed(sorted(known))}")
     if selected is not None:
+        missing = (selected.numbers or frozenset()) - known
+        if missing and not unknown:
+            raise UsageError(
+                f"no epoch {min(missing)}, which is selected: there are {_listed(sorted(known))}"
+            )
         known = set(filter(selected, known))
     layout = source.layout
     rows = sum(chunk.rows for chunk in chunks)
@@ -152,10 +159,10 @@ def _samples(chunks: list[Chunk], epochs: int | None) -> int:
     return sum(largest.values())
 
 
-def parse_bytes(text: str | int) -> int:
+def parse_bytes(text: str | float) -> int:
     """Turn ``"4GB"``, ``"512 MiB"`` or a number into bytes."""
-    if isinstance(text, int):
-        return text
+    if not isinstance(text, str):
+        return int(text)
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if not match:
         raise UsageError(f"memory {text!r}: give a size like 4GB or 512MiB")

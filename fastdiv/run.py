@@ -52,7 +52,7 @@ class Run:
         self.epochs: pa.Table = tables["epochs"]
         self.transitions: pa.Table = tables["transitions"]
         self.classes: pa.Table = tables["classes"]
-        self._directory = directory
+        self._directory = directory.absolute()  # the working directory may change
         self._samples = samples
         self._histories = histories
         self._forget = weakref.finalize(self, shutil.rmtree, directory, True) if temporary else None
@@ -151,8 +151,7 @@ class Run:
         """
         target = Path(directory)
         check_target(target, overwrite)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        partial = directory_beside(target)
         try:
             shutil.copytree(self._directory / "scores", partial / "scores")
             self.write_tables(partial)
@@ -178,7 +177,7 @@ class Run:
 
     def adopt(self, directory: Path) -> None:
         """Note that the run's directory has been moved to its place, to stay."""
-        self._directory = directory
+        self._directory = directory = directory.absolute()
         if self._forget is not None:
             self._forget.detach()
             self._forget = None
@@ -200,25 +199,50 @@ def save_slots(samples: Samples, directory: Path) -> None:
 
 def check_target(target: Path, overwrite: bool) -> None:
     """Refuse to write where something is that must not be lost."""
-    if not target.exists():
+    if not os.path.lexists(target):
         return
     if not overwrite:
         raise UsageError(f"{target} is there already: choose another, or give --overwrite")
-    if target.is_dir() and (not any(target.iterdir()) or (target / "summary.json").exists()):
+    if target.is_dir() and not any(target.iterdir()):
         return
-    raise UsageError(f"{target} is not a saved run: it is not overwritten")
+    try:
+        ours = "schema_version" in json.loads((target / "summary.json").read_text())
+    except (OSError, ValueError):
+        ours = False
+    if not (ours and (target / "scores").is_dir()):
+        raise UsageError(f"{target} is not a saved run: it is not overwritten")
+
+
+def directory_beside(target: Path) -> Path:
+    """Make a directory on the file system of `target`, from where it can be renamed."""
+    near = target.absolute().parent
+    while not near.exists():
+        near = near.parent
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=near))
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def put_in_place(partial: Path, target: Path) -> None:
     """Rename a directory that is complete to its name, replacing what is there."""
-    os.chmod(partial, 0o755)  # mkdtemp keeps others out
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    try:
+        os.chmod(partial, 0o755)  # mkdtemp keeps others out
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            partial.rename(target)
+            return
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.absolute().parent))
         target.rename(old / "run")
-        partial.rename(target)
-        shutil.rmtree(old)
-    else:
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except BaseException:
+            (old / "run").rename(target)
+            raise
+        finally:
+            shutil.rmtree(old)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def load(directory: str | os.PathLike[str]) -> Run:
@@ -231,7 +255,7 @@ def load(directory: str | os.PathLike[str]) -> Run:
     DataError
         Where it was saved by a later version, or is damaged.
     """
-    path = Path(directory)
+    path = Path(directory).absolute()
     if not (path / "summary.json").is_file():
         raise UsageError(f"{path} is not a saved run: it holds no summary.json")
     try:

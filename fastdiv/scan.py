@@ -277,6 +277,11 @@ class Scan:
                         f"{self.part_rows[part]:,} rows of its file: {REMEDY[reason]}"
                     )
 
+    def _missing_epochs(self) -> list[int]:
+        """Return the epochs that were asked for one by one and are nowhere."""
+        asked = self.selected.numbers if self.selected is not None else None
+        return sorted((asked or frozenset()) - {e for part in self._parts() for e in part.rows})
+
     @property
     def samples(self) -> list[Samples]:
         """The samples of each split, in the order of the tables."""
@@ -311,6 +316,7 @@ class Scan:
                 "clip": self.options.clip,
                 "strict": self.options.strict,
             },
+            "epochs_missing": self._missing_epochs(),
             "parts": self.plan.parts,
             "rows": self.rows,
             "bytes": self.nbytes,
@@ -321,7 +327,7 @@ class Scan:
                     "n_epochs": len(part.rows),
                     "ids": "position" if part.ledger.positional else "column",
                     "n_duplicates": sum(part.duplicates.values()),
-                    "duplicates_by_epoch": {e: n for e, n in part.duplicates.items() if n},
+                    "duplicates_by_epoch": {str(e): n for e, n in part.duplicates.items() if n},
                     **best_epochs(list(part.rows.values())),
                 }
                 for part in parts

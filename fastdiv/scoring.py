@@ -81,6 +81,7 @@ def score(
         Where shapes or dtypes do not fit.
     """
     kernels = resolve(backend)
+    of_kind = kind_of(kind)
     x = as_predictions(predictions)
     y = as_labels(labels, len(x))
     if out is None:
@@ -92,7 +93,7 @@ def score(
 
     def score_piece(start: int) -> None:
         stop = min(start + step, len(x))
-        kernels.score(x[start:stop], y[start:stop], kind_of(kind), *out.rows(start, stop).arrays())
+        kernels.score(x[start:stop], y[start:stop], of_kind, *out.rows(start, stop).arrays())
 
     run_all(score_piece, pieces, usable_threads(threads))
     return out
@@ -159,7 +160,9 @@ def as_labels(labels: ArrayLike, n: int) -> Array:
 def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:
     expected = Scores.empty(0, dtype)
     for have, want in zip(out.arrays(), expected.arrays(), strict=True):
-        if len(have) != n or have.dtype != want.dtype or not have.flags.c_contiguous:
+        usable = have.flags.c_contiguous and have.flags.writeable and have.flags.aligned
+        if len(have) != n or have.dtype != want.dtype or not usable:
             raise UsageError(
-                f"out holds {len(have)} rows of {have.dtype} where {n} of {want.dtype} are needed"
+                f"out holds {len(have)} rows of {have.dtype} where {n} of {want.dtype} are needed, "
+                "contiguous and writable"
             )

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.batch import Scores
+from fastdiv.errors import DataError
 from fastdiv.ledger import Slots
 from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, TOP5, Array
 
@@ -245,6 +246,8 @@ class Store:
         for epoch, entry in meta["epochs"].items():
             file = store._new(int(epoch))
             file.filled = entry["blocks"] * store.block
+            if not file.path.is_file() or file.path.stat().st_size < file.blocks * file.block_bytes:
+                raise DataError(f"{file.path} is missing or too short: the saved run is damaged")
             file.blocks = entry["blocks"]
             file.relabelled = {int(slot): label for slot, label in entry["relabelled"].items()}
             store.files[int(epoch)] = file

@@ -22,6 +22,8 @@ def sentence(row: dict[str, Any]) -> str:
     pair = f"{where}from epoch {row['epoch_from']} to {row['epoch_to']}"
     delta, points = row["delta_loss"], row["delta_accuracy"]
     if delta is None:
+        if row["n"]:
+            return f"{pair} every sample has an infinite loss in one of them: no change is finite."
         return f"{pair} no sample is valid in both, so nothing can be compared."
     parts = {cell: row[f"delta_loss_{cell}"] for cell in CELLS}
     way = "rose" if delta > 0 else "fell" if delta < 0 else "did not change"

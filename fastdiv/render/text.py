@@ -16,7 +16,7 @@ from fastdiv.run import Run
 from fastdiv.sources import Source
 
 MOST_EPOCHS = 12  # shown in a table
-PLAIN_WIDTH = 120  # columns where there is no terminal to ask
+PLAIN_WIDTH = 10_000  # columns where there is no terminal: nothing is cut or broken
 TRAINING = ("train", "training", "fit")
 INVALID_SHOWN = 3  # places of each reason
 
@@ -56,6 +56,8 @@ def show_columns(evidence: dict[str, str], out: Console) -> None:
 
 def show_warnings(run: Run, out: Console) -> None:
     """Print what was left out of the means, and what came, went or was there twice."""
+    if missing := run.summary["epochs_missing"]:
+        out.print(f"[bold yellow]not there:[/] epochs {', '.join(map(str, missing))}")
     invalid = run.summary["invalid"]
     if invalid["n"]:
         out.print(f"[bold yellow]{invalid['n']:,} invalid rows[/] were left out of every mean:")

@@ -105,6 +105,8 @@ def detect(
             raise UsageError(_missing(schema, asked.id, "id", where))
         if found is not None:
             id_, id_from = found, found_from
+        elif unusable := _unusable_ids(schema, taken):
+            id_from = f"position in natural path order (no column can be the id: {unusable})"
     names, predictions_from = _predictions(schema, sample, asked, label, taken, where)
     label_type = schema.field(label).type
     classes, dtype = _shape(schema, sample, names, where)
@@ -274,7 +276,7 @@ def _predictions(
             "name one with --predictions"
         )
     groups = _numbered(floats)
-    by_class = _by_class(floats, sample, label, schema.field(label).type)
+    by_class = _by_class(floats, sample, label, schema.field(label).type, where)
     if by_class:
         return tuple(by_class), f"columns {_shortened(by_class)}, named by class"
     ranked = sorted(groups, key=_rank_of_prediction)
@@ -286,7 +288,10 @@ def _predictions(
             f"{where}: several groups of numbered columns ({', '.join(groups)}): "
             "name one with --predictions 'PREFIX*'"
         )
-    raise UsageError(_missing(schema, None, "predictions", where))
+    hint = ""
+    if len(floats) == 1:
+        hint = f" (of two classes, column {floats[0]!r} is one: add 1 - p as another)"
+    raise UsageError(_missing(schema, None, "predictions", where) + hint)
 
 
 def _asked_predictions(schema: pa.Schema, asked: str, where: str) -> tuple[tuple[str, ...], str]:
@@ -339,7 +344,7 @@ def _numbered(names: list[str]) -> dict[str, list[str]]:
 
 
 def _by_class(
-    floats: list[str], sample: pa.Table, label: str, label_type: pa.DataType
+    floats: list[str], sample: pa.Table, label: str, label_type: pa.DataType, where: str
 ) -> list[str]:
     """Return the float columns that are named by class, if the labels are such names."""
     if not is_string(label_type) or len(floats) < 2:
@@ -347,9 +352,31 @@ def _by_class(
     seen = _labels_seen(sample, label)
     for prefix in sorted({"", *(_prefix(name) for name in floats)}):
         members = [name for name in floats if name.startswith(prefix)]
-        if seen and seen <= {name[len(prefix) :] for name in members} and len(members) > 1:
+        classes = [name for name in members if name[len(prefix) :] in seen]
+        if not seen or len(classes) < len(seen) or len(members) < 2:
+            continue
+        if len(classes) == len(members) or _sums_to_one(sample, members):
             return members
+        if len(classes) > 1 and _sums_to_one(sample, classes):
+            return classes  # the others are something else
+        raise UsageError(
+            f"{where}: some float columns are named by class ({_shortened(classes)}), but which of "
+            f"{_shortened(members)} are classes is not clear: name them with --predictions A,B,C"
+        )
     return []
+
+
+def _sums_to_one(sample: pa.Table, names: Sequence[str]) -> bool:
+    """Whether some columns hold a distribution in most sampled rows."""
+    total = sum(sample.column(name).to_numpy().astype(np.float64) for name in names)
+    return bool(np.mean(np.abs(np.asarray(total) - 1) < 0.05) > 0.5)
+
+
+def _unusable_ids(schema: pa.Schema, taken: set[str]) -> str:
+    """Name the columns that are called like an id but hold what cannot be one."""
+    plain = {_plain(name) for name in ID_NAMES[:7]}
+    names = [n for n in schema.names if _plain(n) in plain and n not in taken]
+    return ", ".join(f"{name} holds {schema.field(name).type}" for name in names)
 
 
 def _names_of_wide(

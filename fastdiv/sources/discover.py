@@ -12,28 +12,29 @@ from pathlib import Path
 from fastdiv.errors import DataError, UsageError
 
 SUFFIXES = (".parquet", ".pq", ".parq")
-EPOCH_WORDS = r"epoch|step|checkpoint|ckpt|iteration|iter|version"
+EPOCH_WORDS = "epoch|step|checkpoint|ckpt|iteration|iter"
 EPOCH_IN_NAME = re.compile(rf"(?:^|[^a-z])(?:{EPOCH_WORDS})[-_.=]?(\d+)", re.IGNORECASE)
 HIVE_KEY = re.compile(r"([^=/\\]+)=([^/\\]*)")
-EPOCH_KEYS = frozenset(EPOCH_WORDS.split("|")) | {"global_step"}
+EPOCH_KEYS = frozenset(EPOCH_WORDS.split("|")) | {"global_step", "version"}
 SPLIT_KEYS = frozenset({"split", "subset", "partition", "phase"})
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to read, with what its path says of it."""
+    """A file to read, with what its path or the caller says of it."""
 
     path: str
     split: str | None
-    split_from: str | None  # what says so, in words
+    split_from: str  # what says so, in words
     epoch: int | None
     epoch_from: str
-    epoch_given: bool  # by the caller, not by the path
+    epoch_given: bool  # by the caller: it then counts for all rows of the file
+    split_given: bool
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Return a sort key by which part-2 comes before part-10."""
-    return [(0, int(s), s) if s.isdigit() else (1, 0, s) for s in re.split(r"(\d+)", text) if s]
+    return [(0, int(s), s) if s.isdecimal() else (1, 0, s) for s in re.split(r"(\d+)", text) if s]
 
 
 def discover(
@@ -46,24 +47,30 @@ def discover(
     Each path comes with the split and the epoch that its caller names, or None; `epoch_key` and
     `split_key` are the user's names for hive keys, beside the usual ones.
     """
-    found: dict[tuple[str, str | None], int | None] = {}
+    found: dict[tuple[str, str | None, int | None], str] = {}  # -> the part that names an epoch
+    real = set()
     for path, split, epoch in paths:
-        found.update(dict.fromkeys(((file, split) for file in _files(path)), epoch))
-    order = {split: i for i, (_, split) in reversed(list(enumerate(found)))}
+        for file, naming in _files(path):
+            if (once := (os.path.realpath(file), split, epoch)) not in real:
+                real.add(once)
+                found[file, split, epoch] = naming
+    order = {split: i for i, (_, split, _) in reversed(list(enumerate(found)))}
     epoch_keys = EPOCH_KEYS | {epoch_key.lower()} if epoch_key else EPOCH_KEYS
     split_keys = SPLIT_KEYS | {split_key.lower()} if split_key else SPLIT_KEYS
     files = []
-    for path, split in sorted(found, key=lambda key: (order[key[1]], natural(key[0]))):
-        keys = {key.lower(): (key, value) for key, value in _hive_keys(path)}
-        name, split_from = split, None if split is None else "the name given with the path"
-        if split is None and (of_split := sorted(split_keys & keys.keys())):
-            key, name = keys[of_split[0]]
-            split_from = f"directories {key}=NAME"
-        epoch, epoch_from = found[path, split], "keys of the mapping"
-        given = epoch is not None
+    for key in sorted(found, key=lambda key: (order[key[1]], natural(key[0]))):
+        path, split, epoch = key
+        hive = {name.lower(): (name, value) for name, value in _hive_keys(path)}
+        name, split_from = split, "the name given with the path"
+        if split is None:
+            of_split = next((k for k in sorted(split_keys) if k in hive), None)
+            name = hive[of_split][1] if of_split else None
+            split_from = f"directories {hive[of_split][0]}=NAME" if of_split else ""
+        number, epoch_from = epoch, "keys of the mapping"
         if epoch is None:
-            epoch, epoch_from = _epoch(path, keys, epoch_keys)
-        files.append(File(path, name, split_from, epoch, epoch_from, given))
+            number, epoch_from = _epoch(path, found[key], hive, epoch_keys)
+        given = (epoch is not None, split is not None)
+        files.append(File(path, name, split_from, number, epoch_from, *given))
     return files
 
 
@@ -79,39 +86,50 @@ def has_key(path: str, name: str | None) -> bool:
 
 
 def _epoch(
-    path: str, keys: dict[str, tuple[str, str]], epoch_keys: frozenset[str]
+    path: str, naming: str, keys: dict[str, tuple[str, str]], epoch_keys: frozenset[str]
 ) -> tuple[int | None, str]:
     for key in sorted(epoch_keys & keys.keys()):
         name, value = keys[key]
         if not re.fullmatch(r"-?\d+", value):
             raise DataError(f"{path}: {name}={value} is no epoch number: rename it to a number")
         return int(value), f"directories {name}=N"
-    for part in reversed(Path(path).parts):
+    for part in reversed(Path(naming).parts):
         if numbers := EPOCH_IN_NAME.findall(part):
             where = "file names" if part == Path(path).name else "directory names"
             return int(numbers[-1]), f"{where} like {part}"
     return None, ""
 
 
-def _files(path: str) -> list[str]:
+def _files(path: str) -> list[tuple[str, str]]:
+    """Return the files under a path, each with the part of its path that may name its epoch.
+
+    Of a directory that is its own name and what lies in it, of a file its name and its
+    directory's: not what lies above, as `runs/version_3/` may.
+    """
     if os.path.isdir(path):
-        found = [
-            os.path.join(folder, name)
+        inside = [
+            (
+                os.path.join(folder, name),
+                os.path.join(
+                    os.path.basename(os.path.abspath(path)),
+                    os.path.relpath(os.path.join(folder, name), path),
+                ),
+            )
             for folder, _, names in os.walk(path)
             if not _hidden(os.path.relpath(folder, path))
             for name in names
             if name.lower().endswith(SUFFIXES) and not _hidden(name)
         ]
-        if not found:
+        if not inside:
             raise UsageError(f"{path}: no file ending in {', '.join(SUFFIXES)} in this directory")
-        return found
+        return inside
     if os.path.exists(path):
-        return [path]
+        return [(path, os.path.join(*Path(os.path.abspath(path)).parts[-2:]))]
     if glob.has_magic(path):
-        found = [f for f in glob.glob(path, recursive=True) if not _hidden(os.path.basename(f))]
-        found = [f for match in found for f in (_files(match) if os.path.isdir(match) else [match])]
+        names = sorted(glob.glob(path, recursive=True))
+        found = [name for name in names if not _hidden(os.path.basename(name))]
         if found:
-            return found
+            return [file for match in found for file in _files(match)]
         raise UsageError(f"{path}: nothing matches this pattern")
     raise UsageError(f"{path}: no such file or directory")
 

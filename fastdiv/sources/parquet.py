@@ -48,7 +48,9 @@ class ParquetSource:
             "epoch": any(
                 file.epoch_given or has_key(file.path, asked.epoch) for file in self.files
             ),
-            "split": any(file.split is not None for file in self.files),
+            "split": any(
+                file.split_given or has_key(file.path, asked.split) for file in self.files
+            ),
         }
         rows = SAMPLE_ROWS // len(ends)
         samples = {ends[0]: list(self._sample(ends[0], schema.names, rows))}
@@ -103,9 +105,10 @@ class ParquetSource:
                 )
             none = f"no column and no path names one: {self._count_of_files()} taken as epoch 0"
             layout = layout.with_evidence(epoch=known[0].epoch_from if known else none)
-        if files[0].split is not None:  # what the caller or the path says counts for all rows
+        if any(file.split_given for file in files):
             layout = replace(layout, split=None)
-            layout = layout.with_evidence(split=str(files[0].split_from))
+        if layout.split is None and files[0].split is not None:
+            layout = layout.with_evidence(split=files[0].split_from)
         return layout
 
     def _count_of_files(self) -> str:
