@@ -103,11 +103,6 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     if not chunks:
         raise UsageError(f"no epoch is selected: there are {_listed(sorted(known))}")
     if selected is not None:
-        missing = (selected.numbers or frozenset()) - known
-        if missing and not unknown:
-            raise UsageError(
-                f"no epoch {min(missing)}, which is selected: there are {_listed(sorted(known))}"
-            )
         known = set(filter(selected, known))
     layout = source.layout
     rows = sum(chunk.rows for chunk in chunks)

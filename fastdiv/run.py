@@ -24,6 +24,7 @@ from fastdiv.tables import History, Samples, epoch_row, pair_row, sample_batches
 
 SCHEMA_VERSION = 1
 TABLES = ("epochs", "transitions", "samples", "classes")
+RUN_FILES = {"summary.json", "scores", *(f"{name}.parquet" for name in TABLES)}
 
 
 class Run:
@@ -203,14 +204,10 @@ def check_target(target: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"{target} is there already: choose another, or give --overwrite")
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    try:
-        ours = "schema_version" in json.loads((target / "summary.json").read_text())
-    except (OSError, ValueError):
-        ours = False
-    if not (ours and (target / "scores").is_dir()):
-        raise UsageError(f"{target} is not a saved run: it is not overwritten")
+    names = {path.name for path in target.iterdir()} if target.is_dir() else {"a file"}
+    if names and not {"summary.json", "scores"} <= names <= RUN_FILES:
+        other = min(names - RUN_FILES, default="no run")
+        raise UsageError(f"{target} is not overwritten: it holds {other}, which is not of a run")
 
 
 def directory_beside(target: Path) -> Path:
@@ -221,7 +218,7 @@ def directory_beside(target: Path) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=near))
     except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 def put_in_place(partial: Path, target: Path) -> None:
@@ -242,7 +239,7 @@ def put_in_place(partial: Path, target: Path) -> None:
         finally:
             shutil.rmtree(old)
     except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 def load(directory: str | os.PathLike[str]) -> Run:

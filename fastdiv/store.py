@@ -51,6 +51,11 @@ class Contradiction(Exception):  # noqa: N818  # not an error by itself: the eng
         self.row = row
 
 
+def _rank(row: list[Any]) -> list[tuple[float, bool]]:
+    """Return what rows of one sample are compared by; -0.0 comes before 0.0."""
+    return [(float(x), not np.signbit(float(x))) for x in row]
+
+
 def flags_of(scores: Scores) -> NDArray[np.uint8]:
     """Return the flags (n,) that are stored of scores."""
     correct = scores.correct.view(np.uint8) * np.uint8(CORRECT)
@@ -192,7 +197,7 @@ class EpochFile:
         if not same or highest - lowest > AGREES_NATS:
             raise Contradiction(row)
         self._highest[slot] = highest
-        if [float(x) for x in new] < [float(x) for x in old]:
+        if _rank(new) < _rank(old):
             for name, x in zip(FIELDS, new, strict=True):
                 views[name][at] = x
 
@@ -245,10 +250,10 @@ class Store:
         store = cls(directory, np.dtype(meta["loss_dtype"]), meta["block"])
         for epoch, entry in meta["epochs"].items():
             file = store._new(int(epoch))
-            file.filled = entry["blocks"] * store.block
+            file.blocks = entry["blocks"]
+            file.filled = file.blocks * store.block
             if not file.path.is_file() or file.path.stat().st_size < file.blocks * file.block_bytes:
                 raise DataError(f"{file.path} is missing or too short: the saved run is damaged")
-            file.blocks = entry["blocks"]
             file.relabelled = {int(slot): label for slot, label in entry["relabelled"].items()}
             store.files[int(epoch)] = file
         return store

@@ -254,8 +254,8 @@ def assert_table(name, table, wanted, rel=FLOAT32):
     assert keys == [[row[key] for key in KEYS[name]] for row in wanted], f"{name}: rows or order"
     for row, want, key in zip(found, wanted, keys, strict=True):
         for column in want.keys() - {"_scale"}:
-            place = f"{name} {key} {column}"
-            check(place, row[column], want[column], slack(name, column, want, rel))
+            problem = difference(row[column], want[column], slack(name, column, want, rel))
+            assert not problem, f"{name} {key} {column}: {problem}"
     for column in table.column_names:
         kinds = {type(want[column]) for want in wanted if column in want}
         assert_type(f"{name}.{column}", table.schema.field(column).type, column, kinds)
@@ -270,14 +270,18 @@ def slack(name, column, want, rel):
     return rel, rel / 20, want.get("_scale", {}).get(column, 0.0)
 
 
-def check(place, found, wanted, tolerances):
-    if not isinstance(wanted, float) or not isfinite(wanted) or not isinstance(found, float):
-        assert (type(found), found) == (type(wanted), wanted), place
-        return
-    rel, absolute, scale = tolerances
-    off = abs(found - wanted)
-    allowed = absolute + rel * max(abs(wanted), scale)
-    assert off <= allowed, f"{place}: {found!r}, not {wanted!r}; off by {off:.3g} of {allowed:.3g}"
+def difference(found, wanted, tolerances):
+    """Return what is wrong with a value, or nothing."""
+    if type(found) is type(wanted) and found == wanted:
+        return ""
+    if isinstance(found, float) and isinstance(wanted, float) and isfinite(wanted):
+        rel, absolute, scale = tolerances
+        off = abs(found - wanted)
+        allowed = absolute + rel * max(abs(wanted), scale)
+        if off <= allowed:
+            return ""
+        return f"{found!r}, not {wanted!r}; off by {off:.3g} of {allowed:.3g}"
+    return f"{found!r}, not {wanted!r}"
 
 
 def assert_type(place, found, column, kinds):

@@ -63,7 +63,7 @@ def show_warnings(run: Run, out: Console) -> None:
         out.print(f"[bold yellow]{invalid['n']:,} invalid rows[/] were left out of every mean:")
         for entry in invalid["reasons"]:
             first = "; ".join(entry["first"][:INVALID_SHOWN])
-            more = " …" if entry["n"] > INVALID_SHOWN else ""
+            more = " and more" if entry["n"] > INVALID_SHOWN else ""
             out.print(f"  {entry['n']:,} × {entry['in_words']}: {first}{more}", markup=False)
     for name, words in (
         ("n_infinite", "with an infinite loss (the label got probability 0)"),

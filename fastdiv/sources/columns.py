@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.discover import EPOCH_KEYS, SPLIT_KEYS, natural
-from fastdiv.sources.layout import Asked, Layout, is_float_list, is_integer, is_string
+from fastdiv.sources.layout import NUMBERED, Asked, Layout, is_float_list, is_integer, is_string
 from fastdiv_kernels.contract import Kind
 
 LABEL_NAMES = (
@@ -78,7 +77,6 @@ PREDICTION_NAMES = (
 )
 EPOCH_NAMES = tuple(sorted(EPOCH_KEYS, key=lambda name: (name != "epoch", name)))
 SPLIT_NAMES = tuple(sorted(SPLIT_KEYS, key=lambda name: (name != "split", name)))
-NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 def detect(
@@ -142,58 +140,6 @@ def detect(
         class_names=class_names,
         evidence=evidence,
     )
-
-
-def agree(layout: Layout, first: pa.Schema, schema: pa.Schema, first_at: str, at: str) -> Layout:
-    """Check that a table has the columns of the first, of like type; widen the dtype if need be."""
-    for name in layout.columns:
-        if name not in schema.names:
-            raise DataError(
-                f"{at}: no column {name!r}, which {first_at} has: the parts of a data set must "
-                f"agree; it has {', '.join(schema.names)}"
-            )
-        here, there = schema.field(name).type, first.field(name).type
-        if _category(here) != _category(there):
-            raise DataError(
-                f"{at}: column {name!r} holds {here}, but {there} in {first_at}: "
-                "write it as one type"
-            )
-        if name in layout.predictions:
-            value = here.value_type if is_float_list(here) else here
-            wider = np.promote_types(layout.dtype, value.to_pandas_dtype())
-            layout = replace(layout, dtype=wider)
-            if pa.types.is_fixed_size_list(here) and here.list_size != layout.classes:
-                raise DataError(
-                    f"{at}: {here.list_size} classes in column {name!r}, but "
-                    f"{layout.classes} in {first_at}"
-                )
-    if layout.wide:
-        more = set(schema.names) - set(first.names)
-        numbered = [n for n in more if (m := NUMBERED.fullmatch(n)) and _same_group(m, layout)]
-        if numbered:
-            raise DataError(
-                f"{at}: column {min(numbered)!r} is one class more than the {layout.classes} of "
-                f"{first_at}: the class count must not change within a data set"
-            )
-    return layout
-
-
-def _same_group(match: re.Match[str], layout: Layout) -> bool:
-    """Whether a numbered column has the prefix of the numbered columns of a layout."""
-    first = NUMBERED.fullmatch(layout.predictions[0])
-    return first is not None and first[1] == match[1]
-
-
-def _category(type_: pa.DataType) -> str:
-    if is_float_list(type_):
-        return "list of floats"
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if is_string(type_):
-        return "string"
-    if pa.types.is_integer(type_):
-        return "unsigned 64" if type_ == pa.uint64() else "integer"
-    return "float" if pa.types.is_floating(type_) else str(type_)
 
 
 def _plain(name: str) -> str:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from fastdiv.batch import Batch, Chunk, IdValues
 from fastdiv.errors import DataError, UsageError
 from fastdiv.scoring import as_labels, as_predictions
-from fastdiv.sources.columns import agree, detect
+from fastdiv.sources.columns import detect
 from fastdiv.sources.decode import decode, integer_ids, label_names
 from fastdiv.sources.kinds import settle_kind
-from fastdiv.sources.layout import Asked, Layout
+from fastdiv.sources.layout import Asked, Layout, agree
 from fastdiv_kernels.contract import Array, Kind
 
 SAMPLE_ROWS = 1000

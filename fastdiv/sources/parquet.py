@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import DataError, UsageError
-from fastdiv.sources.columns import agree, detect
+from fastdiv.sources.columns import detect
 from fastdiv.sources.decode import decode
 from fastdiv.sources.discover import File, has_key
 from fastdiv.sources.kinds import settle_kind
-from fastdiv.sources.layout import Asked, Layout
+from fastdiv.sources.layout import Asked, Layout, agree
 from fastdiv_kernels.contract import Array
 
 SAMPLE_ROWS = 1000
