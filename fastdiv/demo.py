@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
-def write_dumps(directory: Path, *, epochs: int = 60, seed: int = 0) -> None:
+def write_dumps(directory: Path, *, epochs: int = 60, seed: int = 1) -> None:
     """Train, and write the predictions of each epoch as Parquet.
 
     Parameters
