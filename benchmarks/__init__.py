@@ -1,0 +1,1 @@
+"""What fastdiv and its peers cost, measured alike: `python -m benchmarks`."""

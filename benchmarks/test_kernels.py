@@ -1,0 +1,112 @@
+"""The kernels one by one: `pytest benchmarks --benchmark-enable`.
+
+Shapes stand for regimes of the CPU kernels: a tile of rows that moves more outputs than logits
+(C = 2), one bound by arithmetic (10), rows worked along (100), and rows that stream from memory
+(1,000). One thread, arrays larger than the caches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import data
+from fastdiv.backends import resolve
+from fastdiv.batch import Scores
+from fastdiv.store import flags_of
+from fastdiv_kernels import exact
+from fastdiv_kernels.contract import (
+    BINS,
+    DYNAMICS,
+    NEVER,
+    Cell,
+    Count,
+    Kind,
+    LossSum,
+    PairCount,
+    TallySum,
+)
+
+VALUES = 1 << 23  # logits in an array, 32 MB in float32
+SAMPLES = 1 << 20  # of which two epochs are stored
+CLASSES = 10
+
+kernels = resolve("cpu")
+
+
+def scored(x: Any, y: Any, kind: Kind = Kind.LOGITS) -> Scores:
+    scores = Scores.empty(len(x), x.dtype)
+    kernels.score(x, y, kind, *scores.arrays())
+    return scores
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Return labels, and (scores, flags) of two epochs."""
+    y = data.labels(SAMPLES, CLASSES)
+    z = data.logits(y, CLASSES)
+    epochs = []
+    for epoch in range(2):
+        if epoch:
+            data.next_epoch(z, seed=2)
+        scores = scored(z, y)
+        epochs.append((scores, flags_of(scores)))
+    return y, epochs
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("c", [2, 10, 100, 1000])
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+def test_score(benchmark, kind, c, dtype):
+    n = VALUES // c
+    y = data.labels(n, c)
+    x = data.logits(y, c).astype(dtype)
+    if kind == "probs":
+        x -= x.max(1, keepdims=True)
+        np.exp(x, out=x)
+        x /= x.sum(1, keepdims=True)
+    which = Kind[kind.upper()]
+    scores = scored(x, y, which)
+    benchmark(kernels.score, x, y, which, *scores.arrays())
+    assert not scores.status.any() or kind == "probs" or dtype == "float16"
+    assert scores.correct.mean() > 0.5
+
+
+def test_tally(benchmark, stored):
+    _, ((scores, flags), _) = stored
+    totals = (
+        np.zeros(len(Count), np.int64),
+        np.zeros((BINS, 2), np.int64),
+        exact.zeros(len(LossSum), scores.loss.dtype),
+        exact.zeros(TallySum.BIN_CONFIDENCE + BINS, np.dtype(np.float32)),
+    )
+    columns = (scores.loss, scores.confidence, scores.margin, scores.brier, flags)
+    benchmark(kernels.tally, *columns, *totals)
+    assert totals[0][Count.VALID] % SAMPLES == 0
+
+
+def test_tally_classes(benchmark, stored):
+    y, ((scores, flags), _) = stored
+    counts = np.zeros((CLASSES, 4), np.int64)
+    sums = exact.zeros(CLASSES, scores.loss.dtype)
+    benchmark(kernels.tally_classes, scores.loss, scores.predicted, y, flags, counts, sums)
+    assert counts[:, 0].sum() % SAMPLES == 0
+
+
+def test_transitions(benchmark, stored):
+    y, epochs = stored
+    counts = np.zeros(len(PairCount), np.int64)
+    sums = exact.zeros(len(Cell), epochs[0][0].loss.dtype)
+    columns = [a for scores, flags in epochs for a in (scores.loss, scores.predicted, y, flags)]
+    benchmark(kernels.transitions, *columns, counts, sums)
+    assert counts.sum() % SAMPLES == 0
+
+
+def test_dynamics(benchmark, stored):
+    y, ((scores, flags), _) = stored
+    records = np.zeros(SAMPLES, DYNAMICS)
+    records["first_right"] = NEVER
+    benchmark(kernels.dynamics, 0, scores.loss, scores.margin, scores.predicted, y, flags, records)
+    assert (records["n_epochs"] > 0).all()
