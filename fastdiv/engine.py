@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +28,7 @@ from fastdiv.plan import (
     selection,
 )
 from fastdiv.run import Run, check_target, directory_beside, put_in_place
-from fastdiv.scan import Scan
+from fastdiv.scan import Options, Scan
 from fastdiv.scoring import score_batch, usable_threads
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
 from fastdiv.store import flags_of
@@ -49,26 +48,6 @@ class Progress(Protocol):
     def finish(self) -> None:
         """Say that all has been read, or that reading has stopped."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user asked of a scan, checked."""
-
-    duplicates: str = "error"
-    scores: str = "all"
-    clip: float | None = None
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        if self.duplicates not in ("error", "first"):
-            raise UsageError(f"duplicates must be error or first, not {self.duplicates!r}")
-        if self.scores not in ("all", "rolling"):
-            raise UsageError(f"scores must be all or rolling, not {self.scores!r}")
-        clip: object = self.clip
-        usable = isinstance(clip, float | int) and 0 < clip < 1
-        if clip is not None and not usable:
-            raise UsageError(f"clip must be a number between 0 and 1, not {clip!r}")
 
 
 def analyze(

@@ -27,6 +27,8 @@ class Ledger:
     def __init__(self, expected: int = 0) -> None:
         self.n = 0
         self.labels: NDArray[np.int32] = np.full(max(expected, 16), -1, np.int32)
+        self._labelled = 0  # no slot from here on has a label
+        self._expected = expected
         self._ids: _Integers | _Strings | None = None
 
     def slots(self, ids: IdValues | None, n: int, guess: int) -> Slots:
@@ -40,7 +42,11 @@ class Ledger:
             self.n = max(self.n, guess + n)
         else:
             if self._ids is None:
-                self._ids = _Strings() if isinstance(ids, pa.Array) else _Integers(ids.dtype)
+                self._ids = (
+                    _Strings()
+                    if isinstance(ids, pa.Array)
+                    else _Integers(ids.dtype, self._expected)
+                )
             if not self._ids.takes(ids):
                 now = ids.type if isinstance(ids, pa.Array) else ids.dtype
                 raise DataError(
@@ -61,10 +67,15 @@ class Ledger:
         self, slots: Slots, labels: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]] | None:
         """Note labels; return slots and labels of samples that had another one, if any."""
+        if isinstance(slots, slice) and slots.start >= self._labelled:  # all of them are new
+            self.labels[slots] = labels
+            self._labelled = slots.stop
+            return None
         known = self.labels[slots]
         if np.array_equal(known, labels):
             return None
         where = np.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
+        self._labelled = max(self._labelled, int(where.max()) + 1)
         new = np.flatnonzero((known < 0) & (labels >= 0))[::-1]  # so that the first row counts
         self.labels[where[new]] = labels[new]
         differs = (labels >= 0) & (labels != self.labels[slots])
@@ -113,10 +124,10 @@ class _Table:
 
 
 class _Integers:
-    def __init__(self, dtype: np.dtype[np.generic]) -> None:
+    def __init__(self, dtype: np.dtype[np.generic], expected: int) -> None:
         self.n = 0
         self.dtype = dtype
-        self.keys: NDArray[np.int64] = np.empty(16, np.int64)
+        self.keys: NDArray[np.int64] = np.empty(max(expected, 16), np.int64)
         self.table = _Table()
 
     def takes(self, ids: IdValues) -> bool:
@@ -227,9 +238,12 @@ class _Strings:
 def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return offsets (n + 1,) and bytes of a large_string array."""
     _, offsets, data = ids.buffers()
-    first = np.frombuffer(offsets, np.int64, len(ids) + 1, ids.offset * 8).copy()
-    values = np.frombuffer(data, np.uint8).copy() if data is not None else np.zeros(0, np.uint8)
-    return first, values
+    ends = np.frombuffer(offsets, np.int64, len(ids) + 1, ids.offset * 8)
+    if data is None:
+        return np.zeros(len(ids) + 1, np.int64), np.zeros(0, np.uint8)
+    # Of a slice only its own bytes: the buffer may be that of a whole column.
+    used = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+    return ends - ends[0], used.copy()
 
 
 def _as_slice(slots: NDArray[np.int64]) -> Slots:

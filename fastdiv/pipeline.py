@@ -32,6 +32,7 @@ class Pipeline(Generic[Work, Item]):
 
     def run(self, chunks: Sequence[Work], threads: int) -> Iterator[Item]:
         """Yield the items of every chunk, in the order of the chunks."""
+        self._waiting, self._turn, self._stopped = 0, 0, False
         ready: list[deque[Item]] = [deque() for _ in chunks]
         ended: list[bool | BaseException] = [False] * len(chunks)
 

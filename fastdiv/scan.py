@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import fastdiv
 from fastdiv.batch import Batch, Chunk, Scores
-from fastdiv.errors import DataError
+from fastdiv.errors import DataError, UsageError
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow, best_epochs
 from fastdiv.plan import Plan, Selection, split_order
@@ -24,9 +24,6 @@ from fastdiv.sources import Source
 from fastdiv.store import Contradiction, Store
 from fastdiv.tables import History, Samples, class_rows, epoch_row, pair_row
 from fastdiv_kernels.contract import REASON, Backend, Reason
-
-if TYPE_CHECKING:
-    from fastdiv.engine import Options
 
 PLACES_NAMED = 5  # of invalid rows, for each reason
 WORDS = {
@@ -42,6 +39,26 @@ REMEDY = {
     Reason.CONTRADICTS_KIND: "give the right --kind",
     Reason.LENGTH: "the class count must not change within a data set",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked of a scan, checked."""
+
+    duplicates: str = "error"
+    scores: str = "all"
+    clip: float | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.duplicates not in ("error", "first"):
+            raise UsageError(f"duplicates must be error or first, not {self.duplicates!r}")
+        if self.scores not in ("all", "rolling"):
+            raise UsageError(f"scores must be all or rolling, not {self.scores!r}")
+        clip: object = self.clip
+        usable = isinstance(clip, float | int) and 0 < clip < 1
+        if clip is not None and not usable:
+            raise UsageError(f"clip must be a number between 0 and 1, not {clip!r}")
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.batch import Scores
-from fastdiv.errors import DataError
+from fastdiv.errors import DataError, UsageError
 from fastdiv.ledger import Slots
 from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, TOP5, Array
 
@@ -51,6 +51,32 @@ class Contradiction(Exception):  # noqa: N818  # not an error by itself: the eng
         self.row = row
 
 
+def _extend(path: Path, size: int) -> None:
+    """Make a file longer; new bytes are 0. Room is taken now: a mapped page may not fail later."""
+    with path.open("ab") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        except OSError as error:
+            raise _full(path, error) from error
+
+
+def _write(descriptor: int, data: Array, place: int) -> None:
+    """Write all of the bytes of an array at a place of a file."""
+    while len(data):
+        written = os.pwrite(descriptor, data.data, place)
+        data, place = data[written:], place + written
+
+
+def _full(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"stored scores cannot be written to {path.parent}: {error.strerror}: make room, set "
+        "TMPDIR to another disk, or give --scores rolling"
+    )
+
+
 def _rank(row: list[Any]) -> list[tuple[float, bool]]:
     """Return what rows of one sample are compared by; -0.0 comes before 0.0."""
     return [(float(x), not np.signbit(float(x))) for x in row]
@@ -76,7 +102,8 @@ class EpochFile:
         self.blocks = 0  # in the file
         self.views: dict[str, Array] | None = None  # (blocks, block) each, while mapped
         self.filled = 0  # no slot from here on is taken
-        self.relabelled: dict[int, int] = {}  # slots whose label is not the ledger's
+        self._labels: NDArray[np.int32] | None = None  # (slots,) label + 1, 0: as the ledger says
+        self.relabelled = False  # whether there are labels that are not the ledger's
         self._highest: dict[int, float] = {}  # loss of slots with several rows; the lowest is kept
 
     @property
@@ -86,9 +113,23 @@ class EpochFile:
 
     def _grow(self, blocks: int) -> None:
         self.unmap()
-        with self.path.open("ab") as file:
-            file.truncate(blocks * self.block_bytes)
+        _extend(self.path, blocks * self.block_bytes)
+        if self.relabelled:
+            _extend(self.labels_path, blocks * self.block * 4)
         self.blocks = blocks
+
+    @property
+    def labels_path(self) -> Path:
+        """Where labels that are not the ledger's are kept, if there are any."""
+        return self.path.with_suffix(".labels")
+
+    def _other_labels(self) -> NDArray[np.int32]:
+        """Map the labels that are not the ledger's; only where `relabelled`."""
+        if self._labels is None:
+            self._labels = np.memmap(
+                self.labels_path, np.int32, "r+", shape=(self.blocks * self.block,)
+            )
+        return self._labels
 
     def map(self) -> dict[str, Array]:
         """Map the file, unless it is."""
@@ -106,15 +147,17 @@ class EpochFile:
         return self.views
 
     def unmap(self) -> None:
-        """Give the mapping back; the data stays in the file."""
-        self.views = None
+        """Give the mappings back; the data stays in the files."""
+        self.views = self._labels = None
 
     def relabel(self, slots: NDArray[np.int64], labels: NDArray[np.int32]) -> None:
         """Note labels that are not the ledger's, of rows about to be put; the first row counts."""
         flags = self._room_for(int(slots.max()) + 1)["flags"]
-        for slot, label in zip(slots.tolist(), labels.tolist(), strict=True):
-            if not flags[divmod(slot, self.block)]:
-                self.relabelled.setdefault(slot, label)
+        new = flags[slots // self.block, slots % self.block] == 0
+        if not self.relabelled:
+            self.relabelled = True
+            _extend(self.labels_path, self.blocks * self.block * 4)
+        self._other_labels()[slots[new]] = labels[new] + 1
 
     def put(
         self,
@@ -143,7 +186,8 @@ class EpochFile:
             duplicates += 1
             if not first_wins:
                 slot = int(slots[row])
-                if labels[row] >= 0 and labels[row] != self.relabelled.get(slot, known[slot]):
+                other = int(self._other_labels()[slot]) if self.relabelled else 0
+                if labels[row] >= 0 and labels[row] != (other - 1 if other else known[slot]):
                     raise Contradiction(row)
                 self._merge(slot, views, [x[row] for x in columns], row)
         return duplicates
@@ -170,7 +214,7 @@ class EpochFile:
                 field = b * self.block_bytes
                 for column in columns:
                     place = field + at * column.itemsize
-                    os.pwrite(file.fileno(), column[row : row + n].data, place)
+                    _write(file.fileno(), column[row : row + n].view(np.uint8), place)
                     field += self.block * column.itemsize
                 row += n
 
@@ -217,12 +261,10 @@ class EpochFile:
             columns["loss"] = np.zeros(n, self.loss_dtype)
             columns["predicted"] = np.zeros(n, np.int32)
             columns["flags"] = np.zeros(n, np.uint8)
-        if self.relabelled:
+        if self.relabelled and b < self.blocks:
             first = b * self.block
-            labels = labels.copy()
-            for slot, label in self.relabelled.items():
-                if first <= slot < first + n:
-                    labels[slot - first] = label
+            others = self._other_labels()[first : first + n]
+            labels = np.where(others > 0, others - 1, labels[: len(others)])
         return Stored(**columns, labels=labels)
 
 
@@ -254,7 +296,7 @@ class Store:
             file.filled = file.blocks * store.block
             if not file.path.is_file() or file.path.stat().st_size < file.blocks * file.block_bytes:
                 raise DataError(f"{file.path} is missing or too short: the saved run is damaged")
-            file.relabelled = {int(slot): label for slot, label in entry["relabelled"].items()}
+            file.relabelled = entry["relabelled"]
             store.files[int(epoch)] = file
         return store
 
@@ -289,8 +331,9 @@ class Store:
         for file in self.files.values():
             if file.blocks > blocks:
                 file.unmap()
-                with file.path.open("r+b") as f:
-                    f.truncate(blocks * file.block_bytes)
+                os.truncate(file.path, blocks * file.block_bytes)
+                if file.relabelled:
+                    os.truncate(file.labels_path, blocks * file.block * 4)
                 file.blocks = blocks
 
     def drop(self, epoch: int) -> None:
@@ -299,6 +342,7 @@ class Store:
         self._mapped.pop(epoch, None)
         file.unmap()
         file.path.unlink()
+        file.labels_path.unlink(missing_ok=True)
 
     def move(self, directory: Path) -> None:
         """Note that the files now lie elsewhere."""

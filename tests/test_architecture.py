@@ -190,12 +190,16 @@ def test_files_are_short_enough_to_read(path):
     assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
-# Written in two parts, so that this file does not match itself.
+# A "~" stands in these for nothing, so that this file does not match itself.
 TRACES = {
-    "how this was made": r"(?<!scope=\")\bses" r"sions?\b",
-    "the number of an issue": r"(?<![\w/&])#\d+\b|\bissue \d",
+    "how this was made": r"(?<!scope=\")\bses~sions?\b",
+    "the number of an issue": r"(?<![\w/&])#~\d+\b|\bissue ~\d",
     "a path of one machine": r"(?<![\w.])/(?:work|root|home/\w+)/",
 }
+
+
+def is_trace(what, line):
+    return re.search(TRACES[what].replace("~", ""), line) is not None
 
 
 def tracked_files():
@@ -220,7 +224,7 @@ def test_tracked_files_hold_no_trace_of(what):
         except UnicodeDecodeError:
             continue  # an image or a table
         for number, line in enumerate(lines, 1):
-            if re.search(TRACES[what], line):
+            if is_trace(what, line):
                 found.append(f"{name_of(path)}:{number}: {line.strip()[:80]}")
     assert found == []
 
@@ -228,14 +232,15 @@ def test_tracked_files_hold_no_trace_of(what):
 @pytest.mark.parametrize(
     ("what", "line", "matches"),
     [
-        ("how this was made", "as the last session found", True),
+        ("how this was made", "as the last ses~sion found", True),
         ("how this was made", '@pytest.fixture(scope="session")', False),
         ("how this was made", "in possession of", False),
-        ("the number of an issue", "see #12", True),
+        ("the number of an issue", "see #~12", True),
+        ("the number of an issue", "of issue ~2", True),
         ("the number of an issue", "grows without bound (apache/arrow#39808)", False),
-        ("a path of one machine", "open('/work/main/x')", True),
+        ("a path of one machine", "open('/wo~rk/main/x')", True),
         ("a path of one machine", "frame/work/x ../work/", False),
     ],
 )
-def test_traces_are_recognised(what, line, matches):
-    assert bool(re.search(TRACES[what], line)) == matches
+def test_a_trace_is_recognised(what, line, matches):
+    assert is_trace(what, line.replace("~", "")) == matches

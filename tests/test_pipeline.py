@@ -11,13 +11,13 @@ PATIENCE_S = 10.0  # what never takes so long unless threads wait for each other
 THREADS = [1, 2, 7]
 
 
-def collect(iterator):
-    """Exhaust an iterator on a thread of its own, so that a deadlock fails instead of hanging."""
-    found, errors = [], []
+def patiently(work):
+    """Call `work` on a thread of its own, so that a deadlock fails instead of hanging."""
+    results, errors = [], []
 
     def run():
         try:
-            found.extend(iterator)
+            results.append(work())
         except Exception as error:
             errors.append(error)
 
@@ -27,7 +27,11 @@ def collect(iterator):
     assert not thread.is_alive(), "deadlock"
     if errors:
         raise errors[0]
-    return found
+    return results[0]
+
+
+def collect(iterator):
+    return patiently(lambda: list(iterator))
 
 
 def workers():
@@ -199,7 +203,7 @@ def test_closing_early_stops_the_workers(threads, budget):
 
     run = Pipeline(produce, lambda item: 1, budget).run(range(500), threads)
     assert next(run) == (0, 0)
-    run.close()
+    patiently(run.close)
     assert not workers()
     soon = len(begun)
     assert soon < 500

@@ -121,8 +121,9 @@ def _labels(column: pa.Array, layout: Layout, place: Place) -> NDArray[np.int32]
         column = column.dictionary_decode()
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    labels = pc.fill_null(column, -1 if pa.types.is_signed_integer(column.type) else 0)
-    labels = labels.to_numpy(zero_copy_only=False)
+    if column.type == pa.int32() and not column.null_count:
+        return np.asarray(column.to_numpy())
+    labels = (pc.fill_null(column, 0) if column.null_count else column).to_numpy()
     if labels.dtype.kind == "f":
         labels = labels.astype(np.float64)
         labels[np.isnan(labels)] = -1  # how pandas writes a missing integer

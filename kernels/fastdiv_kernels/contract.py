@@ -86,7 +86,6 @@ class Count(IntEnum):
     RIGHT = 11
     TOP5 = 12
     FINITE_MARGIN = 13
-    RIGHT_INFINITE = 14
 
 
 class TallySum(IntEnum):

@@ -147,7 +147,8 @@ def _add(limbs: Array, which: NDArray[np.int64], x: Array, sign: int = 1) -> Non
     origin = ORIGIN_64 if limbs.shape[1] == LIMBS_64 else ORIGIN_32
     fraction, exponent = np.frexp(x.astype(np.float64))
     mantissa = (fraction * 2.0**53).astype(np.int64) * sign
-    # Multiples of 2**position; float32 values below that are rounded to it exactly.
+    # The value is mantissa * 2**position. Of a float32 the low bits of the mantissa are 0, so
+    # shifting them out where the position would be negative loses nothing.
     position = exponent.astype(np.int64) - 53 - origin
     below = np.minimum(position, 0)
     mantissa >>= -below

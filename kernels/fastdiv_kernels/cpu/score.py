@@ -80,24 +80,34 @@ def score_tile(
             tile_finish_probs(w)
         else:
             tile_finish_logprobs(w)
+        # One loop for each array, with unsigned indices: such loops are copies and vectorise.
+        at = np.uint64(start)
+        lanes = range(np.uint64(live))
+        for i in lanes:
+            loss[at + i] = w[LOSS + i]
+        for i in lanes:
+            confidence[at + i] = w[CONFIDENCE + i]
+        for i in lanes:
+            margin[at + i] = w[MARGIN + i]
+        for i in lanes:
+            brier[at + i] = w[BRIER + i]
+        for i in lanes:
+            rank[at + i] = np.int32(w[AHEAD + i])
+        for i in lanes:
+            correct[at + i] = w[AHEAD + i] == 0
+        for i in lanes:
+            predicted[at + i] = np.int32(w[FIRST + i])
+        for i in lanes:
+            tie = TIE if w[ATTAINED + i] > 1 else 0
+            off = UNNORMALIZED if abs(w[MASS + i] - 1) > tolerance else 0
+            status[at + i] = tie | off
         for i in range(live):
-            row = start + i
             lane = np.uint64(i)
-            label_ok = 0 <= labels[row] < c
+            row = start + i
             has_nan = w[NANS + lane] != 0
+            label_ok = 0 <= labels[row] < c
             reason = invalid(kind, has_nan, w[HIGHEST + lane], w[LOWEST + lane], label_ok)
-            if reason == 0:
-                loss[row] = w[LOSS + lane]
-                confidence[row] = w[CONFIDENCE + lane]
-                margin[row] = w[MARGIN + lane]
-                brier[row] = w[BRIER + lane]
-                correct[row] = w[AHEAD + lane] == 0
-                rank[row] = np.int32(w[AHEAD + lane])
-                predicted[row] = np.int32(w[FIRST + lane])
-                tie = TIE if w[ATTAINED + lane] > 1 else 0
-                off = abs(w[MASS + lane] - 1) > tolerance
-                status[row] = tie | (UNNORMALIZED if off else 0)
-            else:
+            if reason != 0:
                 loss[row] = confidence[row] = margin[row] = brier[row] = np.nan
                 correct[row] = False
                 predicted[row] = rank[row] = -1
