@@ -469,3 +469,11 @@ def test_too_little_memory_is_refused_with_the_estimate(tmp_path, dump):
     for nonsense in ("much", "1.2.3GB", "-4GB", "4XB", "."):
         with pytest.raises(fastdiv.UsageError, match="memory"):
             fastdiv.analyze(folder, memory=nonsense)
+
+
+def test_an_untrained_network_gives_logits_of_zero():
+    x = np.zeros((8, 3), np.float32)
+    later = x + np.array([3, 0, -1], np.float32)
+    run = fastdiv.analyze({0: (x, np.zeros(8, int)), 1: (later, np.zeros(8, int))})
+    assert run.summary["kind"] == "logits"
+    assert column(run, "loss")[0] == pytest.approx(np.log(3))

@@ -60,7 +60,7 @@ def _detect_kind(sample: Array, name: str, asked: str) -> tuple[Kind, str]:
         return kind, "as asked"
     if not len(x):
         raise DataError(f"no sampled row of {name!r} has numbers only: give --kind")
-    against = contradicts(x, Kind.PROBS)
+    against = contradicts(x, Kind.PROBS) | (x.max(axis=1) <= 0)  # no mass: zeros are logits
     if against.mean() <= FEW:
         sums = x[~against].sum(axis=1)
         if (abs(sums - 1) <= SUM_OF_A_DISTRIBUTION).mean() > MOST:
