@@ -20,7 +20,6 @@ from fastdiv_kernels import exact
 from fastdiv_kernels.contract import (
     BINS,
     DYNAMICS,
-    NEVER,
     Cell,
     Count,
     Kind,
@@ -107,6 +106,5 @@ def test_transitions(benchmark, stored):
 def test_dynamics(benchmark, stored):
     y, ((scores, flags), _) = stored
     records = np.zeros(SAMPLES, DYNAMICS)
-    records["first_right"] = NEVER
     benchmark(kernels.dynamics, 0, scores.loss, scores.margin, scores.predicted, y, flags, records)
     assert (records["n_epochs"] > 0).all()

@@ -171,7 +171,10 @@ class Run:
             pq.write_table(self.samples, directory / "samples.parquet")
         else:
             schema = self._sample_schema()
-            with pq.ParquetWriter(directory / "samples.parquet", schema) as writer:
+            # Dictionaries of numbers that hardly repeat cost most of the time of writing.
+            repeating = ["split", "label", "n_epochs", "n_correct", "last_predicted"]
+            path = directory / "samples.parquet"
+            with pq.ParquetWriter(path, schema, use_dictionary=repeating) as writer:
                 for batch in self._sample_batches(schema):
                     writer.write_batch(batch)
         (directory / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")

@@ -159,7 +159,9 @@ class Scan:
                 np.dtype(np.float64 if self.source.layout.dtype == np.float64 else np.float32),
                 expected,
             )
-            history = History(self.directory / f"history-{len(self.splits)}")
+            rolling = self.options.scores == "rolling"
+            path = None if rolling else self.directory / f"history-{len(self.splits)}"
+            history = History(path, expected)
             self.splits[name] = SplitScan(name, Ledger(expected), store, history)
         return self.splits[name]
 
@@ -312,7 +314,8 @@ class Scan:
     def discard_working_files(self) -> None:
         """Remove what a saved run does not need."""
         for part in self._parts():
-            part.history.path.unlink(missing_ok=True)
+            if part.history.path is not None:
+                part.history.path.unlink(missing_ok=True)
 
     def summary(self, threads: int) -> dict[str, Any]:
         """Say where the tables come from; JSON can hold it."""

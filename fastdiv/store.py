@@ -51,7 +51,7 @@ class Contradiction(Exception):  # noqa: N818  # not an error by itself: the eng
         self.row = row
 
 
-def _extend(path: Path, size: int) -> None:
+def extend(path: Path, size: int) -> None:
     """Make a file longer; new bytes are 0. Room is taken now: a mapped page may not fail later."""
     with path.open("ab") as file:
         try:
@@ -63,7 +63,7 @@ def _extend(path: Path, size: int) -> None:
             raise _full(path, error) from error
 
 
-def _write(descriptor: int, data: Array, place: int) -> None:
+def write_at(descriptor: int, data: Array, place: int) -> None:
     """Write all of the bytes of an array at a place of a file."""
     while len(data):
         written = os.pwrite(descriptor, data.data, place)
@@ -113,9 +113,9 @@ class EpochFile:
 
     def _grow(self, blocks: int) -> None:
         self.unmap()
-        _extend(self.path, blocks * self.block_bytes)
+        extend(self.path, blocks * self.block_bytes)
         if self.relabelled:
-            _extend(self.labels_path, blocks * self.block * 4)
+            extend(self.labels_path, blocks * self.block * 4)
         self.blocks = blocks
 
     @property
@@ -156,7 +156,7 @@ class EpochFile:
         new = flags[slots // self.block, slots % self.block] == 0
         if not self.relabelled:
             self.relabelled = True
-            _extend(self.labels_path, self.blocks * self.block * 4)
+            extend(self.labels_path, self.blocks * self.block * 4)
         self._other_labels()[slots[new]] = labels[new] + 1
 
     def put(
@@ -214,7 +214,7 @@ class EpochFile:
                 field = b * self.block_bytes
                 for column in columns:
                     place = field + at * column.itemsize
-                    _write(file.fileno(), column[row : row + n].view(np.uint8), place)
+                    write_at(file.fileno(), column[row : row + n].view(np.uint8), place)
                     field += self.block * column.itemsize
                 row += n
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow, class_table
 from fastdiv.states import ClassTotals, EpochTotals, PairTotals, total
-from fastdiv.store import EpochFile, Store, Stored
-from fastdiv_kernels.contract import DYNAMICS, NEVER, Array, Backend
+from fastdiv.store import EpochFile, Store, Stored, extend, write_at
+from fastdiv_kernels.contract import DYNAMICS, Array, Backend
 
 MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
 SAMPLE_ROWS = 1 << 16  # of `samples` made at once
@@ -101,43 +101,52 @@ def pair_row(
 
 
 class History:
-    """The record of each sample over the epochs, in a mapped file."""
+    """The record of each sample over the epochs.
 
-    def __init__(self, path: Path) -> None:
+    In memory where it is carried on epoch by epoch, for which a file takes twice as long as all
+    else (`--scores rolling`); in a file, written once, where all epochs are at hand.
+    """
+
+    def __init__(self, path: Path | None, expected: int = 0) -> None:
         self.path = path
         self.n = 0
+        self._memory: Array = np.zeros(expected if path is None else 0, DYNAMICS)
 
-    def records(self, n: int) -> Array:
-        """Map the records of n samples; new ones have no history."""
-        with self.path.open("ab") as file:
-            file.truncate(max(n, self.n) * DYNAMICS.itemsize)
-        records = np.memmap(self.path, DYNAMICS, "r+", shape=(max(n, self.n),))
-        records["first_right"][self.n :] = NEVER
-        records["last_right"][self.n :] = -1
-        self.n = len(records)
-        return records
+    def records(self) -> Array:
+        """Return the records (n,) of all samples."""
+        if self.path is None:
+            return self._memory[: self.n]
+        return np.memmap(self.path, DYNAMICS, "r", shape=(self.n,))
 
     def carry_on(
         self, kernels: Backend, samples: Samples, epochs: Sequence[int], pool: Executor, tasks: int
     ) -> None:
         """Add epochs, which must come in order, to the history of each sample."""
-        if not len(samples):
-            return
-        records = self.records(len(samples))
-        for epoch in epochs:
-            file = samples.store.epoch(epoch)
-            file.map()
+        n, size = len(samples), samples.store.block
+        files = [samples.store.epoch(epoch) for epoch in epochs]
+        if self.path is None and n > len(self._memory):
+            self._memory = np.concatenate([self._memory, np.zeros(n - len(self._memory), DYNAMICS)])
+        elif self.path is not None and n:
+            extend(self.path, n * DYNAMICS.itemsize)
 
-            def task(run: range, epoch: int = epoch, file: EpochFile = file) -> None:
-                for block in run:
+        def task(run: range) -> None:
+            for block in run:
+                rows = slice(block * size, min((block + 1) * size, n))
+                in_memory = self.path is None
+                n_rows = rows.stop - rows.start
+                records = self._memory[rows] if in_memory else np.zeros(n_rows, DYNAMICS)
+                for epoch, file in zip(epochs, files, strict=True):
                     x = samples.read(file, block)
-                    first = block * file.block
                     kernels.dynamics(
-                        epoch, x.loss, x.margin, x.predicted, x.labels, x.flags,
-                        records[first : first + len(x.flags)],
-                    )  # fmt: skip
+                        epoch, x.loss, x.margin, x.predicted, x.labels, x.flags, records
+                    )
+                if self.path is not None:
+                    with self.path.open("r+b", buffering=0) as file_:
+                        place = rows.start * DYNAMICS.itemsize
+                        write_at(file_.fileno(), records.view(np.uint8), place)
 
-            list(pool.map(task, samples.runs(tasks)))
+        list(pool.map(task, samples.runs(tasks)))
+        self.n = n
 
 
 def sample_schema(id_type: pa.DataType, named: bool) -> pa.Schema:
@@ -170,7 +179,7 @@ def sample_batches(
     n = len(samples)
     if not n:
         return
-    records = history.records(n)
+    records = history.records()
     order = pc.sort_indices(samples.ids).to_numpy()
     ids = samples.ids.cast(schema.field("sample_id").type)
     for start in range(0, n, SAMPLE_ROWS):
@@ -201,14 +210,14 @@ def _sample_rows(
             pa.array(r["n_epochs"].astype(np.int64)),
             pa.array(r["n_right"].astype(np.int64)),
             pa.array(r["n_right"] > 0),
-            nullable(r["first_right"], r["first_right"] == NEVER),
+            nullable(r["first_right"], r["n_right"] == 0),
             pa.array(r["forgetting"].astype(np.int64)),
             nullable(r["mean_p"], never),
             nullable(variability, never),
             nullable(aum, r["n_margin"] == 0),
             nullable(r["last_loss"], never),
             class_(r["last_predicted"]),
-            nullable(r["last_right"] == 1, never),
+            nullable(r["last_predicted"] == r["label"], never),
         ],
         schema=schema,
     )

@@ -19,7 +19,6 @@ from fastdiv_kernels import reference
 from fastdiv_kernels.contract import (
     CORRECT,
     DYNAMICS,
-    NEVER,
     PRESENT,
     TIE,
     UNNORMALIZED,
@@ -698,11 +697,7 @@ def epoch_of_scores(n, loss_dtype, seed):
 @pytest.mark.parametrize("loss_dtype", ["f4", "f8"])
 def test_dynamics_equal_the_reference(backend, loss_dtype):
     n = 500
-    records = []
-    for _ in range(2):
-        empty = np.zeros(n, DYNAMICS)
-        empty["first_right"], empty["last_right"] = NEVER, -1
-        records.append(empty)
+    records = [np.zeros(n, DYNAMICS) for _ in range(2)]
     for epoch in range(-1, 5):
         columns = epoch_of_scores(n, loss_dtype, 10 + epoch)
         for kernels, r in zip((backend, reference), records, strict=True):

@@ -129,23 +129,20 @@ class PairCount(IntEnum):
     ONLY_TO = 9
 
 
-NEVER: Final = np.iinfo(np.int64).min  # an epoch that did not happen, in DYNAMICS
-
+# The history of a sample; all zero before its first valid epoch.
 DYNAMICS: Final = np.dtype(
     [
         ("mean_p", np.float64),  # running mean of the probability of the label
         ("m2_p", np.float64),  # running sum of squared deviations from it (Welford)
         ("margin_sum", np.float64),
         ("last_loss", np.float64),
-        ("first_right", np.int64),  # epoch, or NEVER
+        ("first_right", np.int64),  # epoch; means something only where n_right > 0
         ("n_epochs", np.int32),
         ("n_right", np.int32),
-        ("n_margin", np.int32),
+        ("n_margin", np.int32),  # epochs with a finite margin
         ("forgetting", np.int32),
         ("last_predicted", np.int32),
         ("label", np.int32),  # of the last valid epoch
-        ("last_right", np.int32),  # 1, 0, or -1 before the first valid epoch
-        ("_pad", np.int32),
     ]
 )
 

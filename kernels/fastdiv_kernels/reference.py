@@ -14,7 +14,6 @@ from fastdiv_kernels.contract import (
     CORRECT,
     HIGHEST_PROB,
     LOWEST_PROB,
-    NEVER,
     PRESENT,
     REASON,
     SUM_TOLERANCE,
@@ -252,6 +251,7 @@ def dynamics(
     valid = (flags & (PRESENT | REASON)) == PRESENT
     r = records[valid]
     right = (flags[valid] & CORRECT) != 0
+    was_right = (r["n_epochs"] > 0) & (r["last_predicted"] == r["label"])
     p = np.exp(-loss[valid].astype(np.float64))
     r["n_epochs"] += 1
     difference = p - r["mean_p"]
@@ -260,10 +260,9 @@ def dynamics(
     finite = np.isfinite(margin[valid])
     r["n_margin"] += finite
     r["margin_sum"] += np.where(finite, margin[valid], 0.0)
+    r["forgetting"] += ~right & was_right
+    r["first_right"] = np.where(right & (r["n_right"] == 0), epoch, r["first_right"])
     r["n_right"] += right
-    r["first_right"] = np.where(right & (r["first_right"] == NEVER), epoch, r["first_right"])
-    r["forgetting"] += ~right & (r["last_right"] == 1)
-    r["last_right"] = right
     r["last_loss"] = loss[valid]
     r["last_predicted"] = predicted[valid]
     r["label"] = labels[valid]

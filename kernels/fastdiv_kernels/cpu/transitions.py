@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.contract import CORRECT, NEVER, PRESENT, REASON, Cell, PairCount
+from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, Cell, PairCount
 from fastdiv_kernels.cpu.arithmetic import exp_64
 from fastdiv_kernels.cpu.jit import kernel
 from fastdiv_kernels.cpu.sums import add
@@ -67,6 +67,7 @@ def dynamics(
             continue
         record = records[i]
         right = flag & CORRECT != 0
+        was_right = record.n_epochs > 0 and record.last_predicted == record.label
         record.n_epochs += 1
         p = exp_64(-np.float64(loss[i]))
         difference = p - record.mean_p
@@ -76,12 +77,11 @@ def dynamics(
             record.n_margin += 1
             record.margin_sum += np.float64(margin[i])
         if right:
-            record.n_right += 1
-            if record.first_right == NEVER:
+            if record.n_right == 0:
                 record.first_right = epoch
-        elif record.last_right == 1:
+            record.n_right += 1
+        elif was_right:
             record.forgetting += 1
-        record.last_right = 1 if right else 0
         record.last_loss = np.float64(loss[i])
         record.last_predicted = predicted[i]
         record.label = labels[i]
