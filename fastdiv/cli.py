@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 import fastdiv
-from fastdiv.backends import CHOICES
+from fastdiv.backends import CHOICES, resolve
 from fastdiv.errors import FastdivError, UsageError
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -52,14 +53,8 @@ READING = _options(
         "--scores", type=click.Choice(["all", "rolling"]), default="all", show_default=True,
         help="Keep the scores of all epochs, or of the last two.",
     ),
-    click.option(
-        "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True,
-        help="What to do with contradicting rows of one sample in one epoch.",
-    ),
     click.option("--memory", metavar="4GB", help="Refuse to start where more may be needed."),
     click.option("--backend", type=click.Choice(CHOICES), default="auto", show_default=True),
-    click.option("--clip", type=float, metavar="EPS", help="Clip the loss at -ln EPS nats."),
-    click.option("--strict", is_flag=True, help="Make an invalid row an error."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
 )  # fmt: skip
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -74,6 +69,12 @@ def cli() -> None:
 
 @cli.command()
 @READING
+@click.option(
+    "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True,
+    help="What to do with contradicting rows of one sample in one epoch.",
+)  # fmt: skip
+@click.option("--clip", type=float, metavar="EPS", help="Clip the loss at -ln EPS nats.")
+@click.option("--strict", is_flag=True, help="Make an invalid row an error.")
 @click.option("-o", "--output", metavar="DIR", help="Save the run here.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
 @QUIET
@@ -83,7 +84,7 @@ def analyze(
 ) -> None:  # fmt: skip
     """Analyze prediction dumps: Parquet files, directories or globs.
 
-    Name splits to see them side by side: fastdiv.analyze train=DIR val=DIR
+    Name splits to see them side by side: fastdiv analyze train=DIR val=DIR
     """
     options.pop("debug")
     run = fastdiv.analyze(
@@ -108,6 +109,7 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
     from fastdiv.scoring import usable_threads
     from fastdiv.sources import Asked, open_source, parse_class_names
 
+    resolve(options["backend"])
     asked = Asked(
         **{
             name: options[name] for name in ("id", "label", "predictions", "epoch", "split", "kind")
@@ -118,13 +120,14 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
     threads = usable_threads(options["threads"])
     selected = selection(options["epochs"])
     plan = make_plan(source, selected, threads, options["scores"] == "rolling")
+    plan.check_memory(options["memory"])
     if as_json:
         click.echo(json.dumps(plan_as_dict(source, plan), indent=2))
     else:
         show_plan(source, plan, console())
 
 
-@cli.command()
+@cli.command(context_settings={"ignore_unknown_options": True})  # epochs may be negative
 @click.argument("run")
 @click.argument("a", type=int)
 @click.argument("b", type=int)
@@ -173,7 +176,9 @@ def demo(output: str, quiet: bool, debug: bool) -> None:
     )
     _show(run, False, quiet)
     if not quiet:
-        click.echo(f"\nsaved to {where / 'run'}: try fastdiv compare {where / 'run'} 0 10")
+        best = run.summary["splits"][-1]
+        pair = f"{best['epoch_lowest_loss']} {best['epoch_highest_accuracy']}"
+        click.echo(f"\nsaved to {where / 'run'}: try fastdiv compare {where / 'run'} {pair}")
 
 
 def _show(run: fastdiv.Run, as_json: bool, quiet: bool) -> None:
@@ -215,27 +220,40 @@ def _matches(pattern: str) -> bool:
 def main() -> None:
     """Run the command line; errors become one line and exit code 2."""
     debug = "--debug" in sys.argv
+    # A batch system's end is taken like Ctrl-C: what was begun is cleared away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        code = cli.main(prog_name="fastdiv", standalone_mode=False)
-    except click.exceptions.Abort:
+        with cli.make_context("fastdiv", sys.argv[1:]) as context:
+            cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:  # of --help and --version
+        sys.exit(done.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except click.ClickException as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
-        sys.exit(FAILED)
-    except FastdivError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
-        sys.exit(FAILED)
     except BrokenPipeError:
         # The reader went away (as `head` does): nothing is wrong, and nothing can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        if len(sys.argv) == 1:  # nothing was asked for: click's error is the whole help
+            click.echo(error.format_message(), err=True)
+            sys.exit(FAILED)
+        _fail(error.format_message(), debug)
+    except (FastdivError, OSError, MemoryError, UnicodeError) as error:
+        _fail(str(error) or "out of memory", debug)
+    sys.exit(0)
+
+
+def _fail(message: str, debug: bool) -> None:
+    """End with one line, or with a traceback before it where that is asked for."""
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # it is what failed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Chunk, Scores
-from fastdiv.errors import UsageError
 from fastdiv.pipeline import Pipeline
 from fastdiv.plan import (
     IN_FLIGHT_BYTES,
     SCORED_ROW_BYTES,
     Plan,
-    human_bytes,
     make_plan,
-    parse_bytes,
     selection,
 )
 from fastdiv.run import Run, check_target, directory_beside, put_in_place
@@ -55,11 +52,11 @@ def analyze(
     *,
     id: str | None = None,
     label: str | None = None,
-    predictions: str | None = None,
+    predictions: str | Iterable[str] | None = None,
     epoch: str | None = None,
     split: str | None = None,
     kind: str = "auto",
-    class_names: str | Iterable[str] | None = None,
+    class_names: str | Path | Iterable[str] | None = None,
     epochs: str | int | Iterable[int] | slice | None = None,
     duplicates: str = "error",
     threads: int | None = None,
@@ -82,7 +79,8 @@ def analyze(
         ids)``; or a mapping from split name (str) to any of these.
     id, label, predictions, epoch, split : str, optional
         Column names, where they are not to be found by themselves. `predictions` also takes a
-        comma list of columns or a prefix with ``*``; `epoch` and `split` also name keys of
+        list of columns, as a list or with commas, or a prefix with ``*``; `epoch` and `split`
+        also name keys of
         hive directories; ``id="none"`` matches samples by position.
     kind : {"auto", "logits", "probs", "logprobs"}
     class_names : str or iterable of str, optional
@@ -129,17 +127,14 @@ def analyze(
     kernels = resolve(backend)
     threads = usable_threads(threads)
     names = parse_class_names(class_names)
+    if predictions is not None and not isinstance(predictions, str):
+        predictions = ",".join(predictions)
     if output is not None:
         check_target(Path(output), overwrite)
     data = open_source(source, Asked(id, label, predictions, epoch, split, kind, names))
     selected = selection(epochs)
     plan = make_plan(data, selected, threads, scores == "rolling")
-    if memory is not None and plan.memory_bytes > parse_bytes(memory):
-        raise UsageError(
-            f"an estimated {human_bytes(plan.memory_bytes)} of memory is needed, more than the "
-            f"{human_bytes(parse_bytes(memory))} of --memory: give more, fewer --threads, or "
-            "fewer samples"
-        )
+    plan.check_memory(memory)
     if output is None:
         directory = Path(tempfile.mkdtemp(prefix="fastdiv-"))
     else:

@@ -27,7 +27,7 @@ class Selection:
     """The epochs to read: some numbers, or a range with a step."""
 
     numbers: frozenset[int] | None
-    start: int = 0
+    start: int | None = None
     stop: int | None = None
     step: int = 1
 
@@ -39,8 +39,8 @@ class Selection:
         """Say whether one of the epochs from the first to the last of a range is selected."""
         if self.numbers is not None:
             return any(epochs.start <= number < epochs.stop for number in self.numbers)
-        first = max(self.start, epochs.start)
-        first += (self.start - first) % self.step
+        first = epochs.start if self.start is None else max(self.start, epochs.start)
+        first += ((self.start or 0) - first) % self.step
         return first < (epochs.stop if self.stop is None else min(self.stop, epochs.stop))
 
 
@@ -57,6 +57,15 @@ class Plan:
     samples: int  # at most, over all splits
     memory_bytes: int
     disk_bytes: int
+
+    def check_memory(self, allowed: str | float | None) -> None:
+        """Refuse a plan that may need more memory than is allowed."""
+        if allowed is not None and self.memory_bytes > parse_bytes(allowed):
+            raise UsageError(
+                f"an estimated {human_bytes(self.memory_bytes)} of memory is needed, more than the "
+                f"{human_bytes(parse_bytes(allowed))} of --memory: give more, fewer --threads, or "
+                "fewer samples"
+            )
 
 
 def selection(epochs: str | int | Iterable[int] | slice | None) -> Selection | None:
@@ -81,7 +90,9 @@ def selection(epochs: str | int | Iterable[int] | slice | None) -> Selection | N
     if isinstance(epochs, int | np.integer):
         epochs = [int(epochs)]
     if isinstance(epochs, slice):
-        return Selection(None, epochs.start or 0, epochs.stop, epochs.step or 1)
+        if (epochs.step or 1) < 1:
+            raise UsageError(f"epochs {epochs}: the step must be positive")
+        return Selection(None, epochs.start, epochs.stop, epochs.step or 1)
     return Selection(frozenset(int(e) for e in epochs))
 
 
@@ -96,8 +107,9 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
         if bounds is None:
             unknown = True
         else:
-            unknown = unknown or len(bounds) > 2  # there may be gaps between the first and last
-            known.update((bounds[0], bounds[-1]))
+            # There may be gaps between the first and the last.
+            unknown = unknown or bounds.stop - bounds.start > 2
+            known.update((bounds.start, bounds.stop - 1))
         if selected is None or bounds is None or selected.meets(bounds):
             chunks.append(chunk)
     if not chunks:
@@ -112,11 +124,11 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     in_flight = min(rows * SCORED_ROW_BYTES, IN_FLIGHT_BYTES)
     # Arrow holds a batch as decoded and the pages it came from.
     reading = threads * 4 * min(rows, source.batch_rows) * (width + SCORED_ROW_BYTES)
-    id_bytes = 0 if layout.id is None else STRING_ID_BYTES if _strings(source) else 8
+    id_bytes = 0 if layout.id is None else STRING_ID_BYTES if layout.string_ids else 8
     classes = layout.classes * (4 * 8 + (560 if layout.dtype == np.float64 else 96)) * (threads + 1)
     memory = samples * (INDEX_BYTES + id_bytes + 2 * stored) + in_flight + reading + classes
     memory += samples * HISTORY_BYTES if rolling else 0
-    disk = (samples * (2 * stored + HISTORY_BYTES)) if rolling else rows * stored
+    disk = samples * 2 * stored if rolling else rows * stored + samples * HISTORY_BYTES
     split_column = layout.split is not None
     return Plan(
         chunks=chunks,
@@ -136,10 +148,6 @@ def split_order(split: str | None) -> tuple[bool, str]:
     return split is not None, split or ""
 
 
-def _strings(source: Source) -> bool:
-    return "string" in source.layout.evidence.get("id", "")
-
-
 def _samples(chunks: list[Chunk], epochs: int | None) -> int:
     """Return at most how many samples there are."""
     by_epoch: dict[Any, int] = {}
@@ -157,8 +165,8 @@ def _samples(chunks: list[Chunk], epochs: int | None) -> int:
 def parse_bytes(text: str | float) -> int:
     """Turn ``"4GB"``, ``"512 MiB"`` or a number into bytes."""
     if not isinstance(text, str):
-        return int(text)
-    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+        text = repr(text)
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if not match:
         raise UsageError(f"memory {text!r}: give a size like 4GB or 512MiB")
     base = 1024 if match[3] else 1000

@@ -282,8 +282,10 @@ def load(directory: str | os.PathLike[str]) -> Run:
                 )
             )
             histories.append(History(where / "history.bin"))
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path}: the saved run is damaged: {error}") from error
+        if not (path / "samples.parquet").is_file():
+            raise DataError(f"{path}: the saved run is damaged: samples.parquet is missing")
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path}: the saved run is damaged: {error!r}") from error
     return Run(path, summary, tables, samples, histories, temporary=False)
 
 

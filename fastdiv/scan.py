@@ -153,7 +153,9 @@ class Scan:
 
     def _split(self, name: str | None) -> SplitScan:
         if name not in self.splits:
-            expected = self.plan.samples // max(1, len(self.plan.splits or ()))
+            # Where only columns tell the epochs and splits, files begin small and grow.
+            known = self.plan.epochs is not None and self.plan.splits is not None
+            expected = self.plan.samples // len(self.plan.splits or (None,)) if known else 0
             store = Store.create(
                 self.directory / "scanning" / str(len(self.splits)),
                 np.dtype(np.float64 if self.source.layout.dtype == np.float64 else np.float32),

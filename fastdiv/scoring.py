@@ -158,6 +158,8 @@ def as_labels(labels: ArrayLike, n: int) -> Array:
 
 
 def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:
+    if not isinstance(out, Scores):
+        raise UsageError(f"out must be the Scores of an earlier call, not {type(out).__name__}")
     expected = Scores.empty(0, dtype)
     for have, want in zip(out.arrays(), expected.arrays(), strict=True):
         usable = have.flags.c_contiguous and have.flags.writeable and have.flags.aligned

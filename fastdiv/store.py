@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, TOP5, Array
 
 LARGEST_BLOCK = 1 << 16
 SMALLEST_BLOCK = 1 << 6
+USUAL_BLOCK = 1 << 12
 OPEN_FILES = 64  # mapped at once
 AGREES_NATS = 1e-6  # losses of two rows of one sample that count as the same
 
@@ -104,6 +105,7 @@ class EpochFile:
         self.filled = 0  # no slot from here on is taken
         self._labels: NDArray[np.int32] | None = None  # (slots,) label + 1, 0: as the ledger says
         self.relabelled = False  # whether there are labels that are not the ledger's
+        self.saved = False  # then it is not written, and need not be writable
         self._highest: dict[int, float] = {}  # loss of slots with several rows; the lowest is kept
 
     @property
@@ -126,16 +128,17 @@ class EpochFile:
     def _other_labels(self) -> NDArray[np.int32]:
         """Map the labels that are not the ledger's; only where `relabelled`."""
         if self._labels is None:
-            self._labels = np.memmap(
-                self.labels_path, np.int32, "r+", shape=(self.blocks * self.block,)
-            )
+            mode: Literal["c", "r+"] = "c" if self.saved else "r+"
+            shape = (self.blocks * self.block,)
+            self._labels = np.memmap(self.labels_path, np.int32, mode, shape=shape)
         return self._labels
 
     def map(self) -> dict[str, Array]:
         """Map the file, unless it is."""
         if self.views is None:
-            with self.path.open("r+b") as file:
-                mapped = mmap.mmap(file.fileno(), self.blocks * self.block_bytes)
+            access = mmap.ACCESS_COPY if self.saved else mmap.ACCESS_WRITE
+            with self.path.open("rb" if self.saved else "r+b") as file:
+                mapped = mmap.mmap(file.fileno(), self.blocks * self.block_bytes, access=access)
             dtypes: list[np.dtype[Any]] = [self.loss_dtype, *map(np.dtype, "fffiB")]
             views: dict[str, Array] = {}
             offset = 0
@@ -280,9 +283,9 @@ class Store:
 
     @classmethod
     def create(cls, directory: Path, loss_dtype: np.dtype[Any], expected: int) -> Store:
-        """Make an empty store, with blocks that suit the expected number of samples."""
+        """Make an empty store, with blocks that suit the samples expected (0: unknown)."""
         directory.mkdir(parents=True)
-        block = 1 << max(expected - 1, 1).bit_length()
+        block = 1 << max(expected - 1, 1).bit_length() if expected else USUAL_BLOCK
         return cls(directory, loss_dtype, min(max(block, SMALLEST_BLOCK), LARGEST_BLOCK))
 
     @classmethod
@@ -297,6 +300,9 @@ class Store:
             if not file.path.is_file() or file.path.stat().st_size < file.blocks * file.block_bytes:
                 raise DataError(f"{file.path} is missing or too short: the saved run is damaged")
             file.relabelled = entry["relabelled"]
+            file.saved = True
+            if file.relabelled and not file.labels_path.is_file():
+                raise DataError(f"{file.labels_path} is missing: the saved run is damaged")
             store.files[int(epoch)] = file
         return store
 

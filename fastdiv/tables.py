@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow, class_table
 from fastdiv.states import ClassTotals, EpochTotals, PairTotals, total
-from fastdiv.store import EpochFile, Store, Stored, extend, write_at
+from fastdiv.store import OPEN_FILES, EpochFile, Store, Stored, extend, write_at
 from fastdiv_kernels.contract import DYNAMICS, Array, Backend
 
 MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
-SAMPLE_ROWS = 1 << 16  # of `samples` made at once
+ROWS_AT_ONCE = 1 << 16  # of `samples`
+EPOCHS_AT_ONCE = OPEN_FILES // 2
 
 
 @dataclass(slots=True)
@@ -122,31 +123,42 @@ class History:
         self, kernels: Backend, samples: Samples, epochs: Sequence[int], pool: Executor, tasks: int
     ) -> None:
         """Add epochs, which must come in order, to the history of each sample."""
-        n, size = len(samples), samples.store.block
-        files = [samples.store.epoch(epoch) for epoch in epochs]
+        n = len(samples)
         if self.path is None and n > len(self._memory):
-            self._memory = np.concatenate([self._memory, np.zeros(n - len(self._memory), DYNAMICS)])
+            more = np.zeros(n - len(self._memory), DYNAMICS)
+            self._memory = np.concatenate([self._memory, more])
         elif self.path is not None and n:
             extend(self.path, n * DYNAMICS.itemsize)
-
-        def task(run: range) -> None:
-            for block in run:
-                rows = slice(block * size, min((block + 1) * size, n))
-                in_memory = self.path is None
-                n_rows = rows.stop - rows.start
-                records = self._memory[rows] if in_memory else np.zeros(n_rows, DYNAMICS)
-                for epoch, file in zip(epochs, files, strict=True):
-                    x = samples.read(file, block)
-                    kernels.dynamics(
-                        epoch, x.loss, x.margin, x.predicted, x.labels, x.flags, records
-                    )
-                if self.path is not None:
-                    with self.path.open("r+b", buffering=0) as file_:
-                        place = rows.start * DYNAMICS.itemsize
-                        write_at(file_.fileno(), records.view(np.uint8), place)
-
-        list(pool.map(task, samples.runs(tasks)))
         self.n = n
+        for first in range(0, len(epochs), EPOCHS_AT_ONCE):  # so many files are mapped
+            group = epochs[first : first + EPOCHS_AT_ONCE]
+            files = [samples.store.epoch(epoch) for epoch in group]
+
+            def task(run: range, group: Sequence[int] = group, files: Any = files) -> None:
+                for block in run:
+                    rows = slice(
+                        block * samples.store.block, min((block + 1) * samples.store.block, n)
+                    )
+                    records = self._load(rows)
+                    for epoch, file in zip(group, files, strict=True):
+                        x = samples.read(file, block)
+                        kernels.dynamics(
+                            epoch, x.loss, x.margin, x.predicted, x.labels, x.flags, records
+                        )
+                    self._keep(rows, records)
+
+            list(pool.map(task, samples.runs(tasks)))
+
+    def _load(self, rows: slice) -> Array:
+        if self.path is None:
+            return self._memory[rows]
+        place = rows.start * DYNAMICS.itemsize
+        return np.fromfile(self.path, DYNAMICS, rows.stop - rows.start, offset=place)
+
+    def _keep(self, rows: slice, records: Array) -> None:
+        if self.path is not None:
+            with self.path.open("r+b", buffering=0) as file:
+                write_at(file.fileno(), records.view(np.uint8), rows.start * DYNAMICS.itemsize)
 
 
 def sample_schema(id_type: pa.DataType, named: bool) -> pa.Schema:
@@ -182,8 +194,8 @@ def sample_batches(
     records = history.records()
     order = pc.sort_indices(samples.ids).to_numpy()
     ids = samples.ids.cast(schema.field("sample_id").type)
-    for start in range(0, n, SAMPLE_ROWS):
-        rows = order[start : start + SAMPLE_ROWS]
+    for start in range(0, n, ROWS_AT_ONCE):
+        rows = order[start : start + ROWS_AT_ONCE]
         yield _sample_rows(samples.split, ids.take(pa.array(rows)), records[rows], names, schema)
 
 

@@ -35,8 +35,7 @@ ALLOWED = {
     "run": {"backends", "errors", "metrics", "scoring", "store", "tables"},
     "scan": {"batch", "errors", "ledger", "metrics", "plan", "run", "sources", "store", "tables"},
     "engine": {
-        "backends", "batch", "errors", "pipeline", "plan", "run", "scan", "scoring", "sources",
-        "store",
+        "backends", "batch", "pipeline", "plan", "run", "scan", "scoring", "sources", "store",
     },
     "explain": {"errors", "metrics", "run"},
     "render": {"errors", "explain", "metrics", "plan", "run"},

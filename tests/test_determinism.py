@@ -97,7 +97,7 @@ def test_batches_and_blocks(tmp_path, monkeypatch, data, mixed, wanted, size):
     monkeypatch.setattr(memory, "CHUNK_ROWS", 2 * size + 1)
     monkeypatch.setattr(store, "LARGEST_BLOCK", 4)
     monkeypatch.setattr(store, "SMALLEST_BLOCK", 1)
-    monkeypatch.setattr(tables, "SAMPLE_ROWS", size)
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", size)
     monkeypatch.setattr(scoring, "PIECE_BYTES", 1)
     for t in (data, mixed):
         assert_same(fastdiv.analyze(t), wanted)

@@ -16,6 +16,7 @@ from fastdiv.run import Run
 from fastdiv.sources import Source
 
 MOST_EPOCHS = 12  # shown in a table
+SIDE_BY_SIDE = 3  # splits, on a terminal
 PLAIN_WIDTH = 10_000  # columns where there is no terminal: nothing is cut or broken
 TRAINING = ("train", "training", "fit")
 INVALID_SHOWN = 3  # places of each reason
@@ -23,7 +24,19 @@ INVALID_SHOWN = 3  # places of each reason
 
 def console() -> Console:
     """Return a console on stdout, wide enough for the tables where it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    # Names come from the data: nothing in them may be taken for markup.
+    return _Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave a reader that went away to the caller; rich would end the program with code 1."""
+        raise BrokenPipeError
+
+
+def _warn(out: Console, strong: str, rest: str) -> None:
+    out.print(Text(strong, style="bold yellow") + Text(f" {rest}"))
 
 
 def show_run(run: Run, out: Console) -> None:
@@ -42,7 +55,6 @@ def show_source(summary: dict[str, Any], out: Console) -> None:
         f"{rows:,} rows × {summary['classes']} classes of {summary['kind']} in {seconds:.2f} s "
         f"({rows / max(seconds, 1e-9) / 1e6:.2f} million rows/s; {summary['backend']['on']}, "
         f"{summary['threads']} threads)",
-        markup=False,
     )
     show_columns(summary["columns"], out)
 
@@ -51,31 +63,31 @@ def show_columns(evidence: dict[str, str], out: Console) -> None:
     """Print which columns were taken for what, and by what evidence."""
     for role in ("id", "label", "predictions", "kind", "epoch", "split"):
         if role in evidence:
-            out.print(f"  {role:<12}{evidence[role]}", markup=False)
+            out.print(f"  {role:<12}{evidence[role]}")
 
 
 def show_warnings(run: Run, out: Console) -> None:
     """Print what was left out of the means, and what came, went or was there twice."""
     if missing := run.summary["epochs_missing"]:
-        out.print(f"[bold yellow]not there:[/] epochs {', '.join(map(str, missing))}")
+        _warn(out, "not there:", f"epochs {', '.join(map(str, missing))}")
     invalid = run.summary["invalid"]
     if invalid["n"]:
-        out.print(f"[bold yellow]{invalid['n']:,} invalid rows[/] were left out of every mean:")
+        _warn(out, f"{invalid['n']:,} invalid rows", "were left out of every mean:")
         for entry in invalid["reasons"]:
             first = "; ".join(entry["first"][:INVALID_SHOWN])
             more = " and more" if entry["n"] > INVALID_SHOWN else ""
-            out.print(f"  {entry['n']:,} × {entry['in_words']}: {first}{more}", markup=False)
+            out.print(f"  {entry['n']:,} × {entry['in_words']}: {first}{more}")
     for name, words in (
         ("n_infinite", "with an infinite loss (the label got probability 0)"),
         ("n_unnormalized", "whose probabilities do not sum to 1"),
     ):
         n = sum(run.epochs[name].to_pylist())
         if n:
-            out.print(f"[bold yellow]{n:,} rows[/] {words}")
+            _warn(out, f"{n:,} rows", words)
     for entry in run.summary["splits"]:
         of = f" in {entry['split']}" if entry["split"] is not None else ""
         if entry["n_duplicates"]:
-            out.print(f"[bold yellow]{entry['n_duplicates']:,} duplicate rows[/]{of} counted once")
+            _warn(out, f"{entry['n_duplicates']:,} duplicate rows", f"{of} counted once".strip())
     pairs = run.transitions.to_pylist()
     for name, words in (
         ("n_only_from", "missing from the next epoch"),
@@ -84,17 +96,24 @@ def show_warnings(run: Run, out: Console) -> None:
     ):
         n = sum(row[name] for row in pairs)
         if n:
-            out.print(f"[bold yellow]{n:,} times[/] a sample was {words}")
+            _warn(out, f"{n:,} times", f"a sample was {words}")
 
 
 def show_epochs(run: Run, out: Console) -> None:
-    """Print the epoch table that training logs have, splits side by side."""
+    """Print the epoch table that training logs have, a few splits side by side."""
     rows = run.epochs.to_pylist()
     splits = list(dict.fromkeys(row["split"] for row in rows))
+    width = SIDE_BY_SIDE if out.is_terminal else len(splits)
+    for first in range(0, len(splits), width):
+        some = splits[first : first + width]
+        _show_some_splits(run, [row for row in rows if row["split"] in some], some, out)
+
+
+def _show_some_splits(run: Run, rows: list[Any], splits: list[Any], out: Console) -> None:
     by_epoch: dict[int, dict[Any, dict[str, Any]]] = {}
     for row in rows:
         by_epoch.setdefault(row["epoch"], {})[row["split"]] = row
-    best = {entry["split"]: entry for entry in run.summary["splits"]}
+    best = {e["split"]: e for e in run.summary["splits"] if e["split"] in splits}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("epoch", justify="right")
     columns = ["loss", "accuracy", "ece"]
@@ -103,7 +122,8 @@ def show_epochs(run: Run, out: Console) -> None:
     for split in splits:
         for name in columns:
             label = name.replace("_", " ")
-            table.add_column(f"{split} {label}" if split is not None else label, justify="right")
+            header = Text(f"{split} {label}" if split is not None else label)
+            table.add_column(header, justify="right")
     epochs = sorted(by_epoch)
     shown = epochs_that_matter(epochs, [e for entry in best.values() for e in best_of(entry)])
     last = None
@@ -159,7 +179,6 @@ def show_best(run: Run, entry: dict[str, Any], out: Console) -> None:
         f"{number(rows[highest]['accuracy'])} at epoch {highest} (loss "
         f"{number(rows[highest]['loss_finite'])})",
         style="bold",
-        markup=False,
     )
     if lowest == highest:
         out.print(f"Loss and accuracy agree: epoch {lowest} is the best by both.")
@@ -178,7 +197,7 @@ def show_best(run: Run, entry: dict[str, Any], out: Console) -> None:
 
 def show_pair(row: dict[str, Any], out: Console) -> None:
     """Print one sentence and one table that say which samples moved the loss."""
-    out.print(sentence(row), markup=False)
+    out.print(sentence(row))
     if row["delta_loss"] is None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -222,7 +241,7 @@ def show_plan(source: Source, plan: Plan, out: Console) -> None:
         ("memory", f"about {human_bytes(plan.memory_bytes)}, at most"),
         ("disk", f"{human_bytes(plan.disk_bytes)} for stored scores"),
     ):  # fmt: skip
-        out.print(f"  {name:<12}{text}", markup=False)
+        out.print(f"  {name:<12}{text}")
 
 
 def plan_as_dict(source: Source, plan: Plan) -> dict[str, Any]:

@@ -49,10 +49,6 @@ class Source(Protocol):
         """Name a row of a chunk to a person."""
         ...
 
-    def part(self, chunk: Chunk) -> str:
-        """Name the file, table or array that a chunk is part of."""
-        ...
-
 
 def _paths(parts: Sequence[Part], asked: Asked) -> Source:
     files = [(os.fspath(part.data), part.split, part.epoch) for part in parts]

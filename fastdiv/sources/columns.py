@@ -79,6 +79,13 @@ EPOCH_NAMES = tuple(sorted(EPOCH_KEYS, key=lambda name: (name != "epoch", name))
 SPLIT_NAMES = tuple(sorted(SPLIT_KEYS, key=lambda name: (name != "split", name)))
 
 
+def sampled_columns(schema: pa.Schema, asked: Asked, where: str) -> list[str]:
+    """Return the columns of which `detect` needs a sample; fail at once where there is no label."""
+    label, _ = _label_column(schema, asked, where)
+    floats = [f.name for f in schema if is_float_list(f.type) or pa.types.is_floating(f.type)]
+    return [label, *(name for name in floats if name != label and _once(schema, name))]
+
+
 def detect(
     schema: pa.Schema, sample: pa.Table, asked: Asked, where: str, keys: Mapping[str, bool]
 ) -> Layout:
@@ -138,8 +145,14 @@ def detect(
         epoch=epoch,
         split=split,
         class_names=class_names,
+        string_ids=id_ is not None and is_string(schema.field(id_).type),
         evidence=evidence,
     )
+
+
+def _once(schema: pa.Schema, name: str) -> bool:
+    """Whether just one column has a name."""
+    return bool(schema.get_field_index(name) >= 0)
 
 
 def _plain(name: str) -> str:
@@ -157,6 +170,8 @@ def _named(
     """Return the column that was asked for, or the first whose name is one of the usual."""
     if asked is not None:
         if asked in schema.names:
+            if not _once(schema, asked):
+                raise UsageError(f"several columns are called {asked!r}: rename them")
             if not fits(schema.field(asked).type):
                 raise UsageError(
                     f"column {asked!r} cannot be the {role}: it holds {schema.field(asked).type}"
@@ -166,7 +181,7 @@ def _named(
         return None, ""
     for usual in names:
         for name in schema.names:
-            alike = name not in taken and _plain(name) == _plain(usual)
+            alike = name not in taken and _plain(name) == _plain(usual) and _once(schema, name)
             if alike and fits(schema.field(name).type):
                 taken.add(name)
                 return name, "by its name"
@@ -209,10 +224,11 @@ def _predictions(
     schema: pa.Schema, sample: pa.Table, asked: Asked, label: str, taken: set[str], where: str
 ) -> tuple[tuple[str, ...], str]:
     """Find the list column, or the columns a class each, that hold the predictions."""
-    floats = [f.name for f in schema if pa.types.is_floating(f.type) and f.name not in taken]
+    once = [f for f in schema if f.name not in taken and _once(schema, f.name)]
+    floats = [f.name for f in once if pa.types.is_floating(f.type)]
     if asked.predictions is not None:
         return _asked_predictions(schema, asked.predictions, where)
-    lists = [f.name for f in schema if is_float_list(f.type) and f.name not in taken]
+    lists = [f.name for f in once if is_float_list(f.type)]
     ranked = sorted(lists, key=_rank_of_prediction)
     if len(lists) == 1 or (lists and _rank_of_prediction(ranked[0]) < len(PREDICTION_NAMES)):
         return (ranked[0],), f"column {ranked[0]!r} ({schema.field(ranked[0]).type})"

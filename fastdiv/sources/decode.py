@@ -22,11 +22,7 @@ INT32_MAX = np.iinfo(np.int32).max
 def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, place: Place) -> Batch:
     """Turn a record batch into a Batch; `place` names one of its rows in errors."""
     n = batch.num_rows
-    problems = np.zeros(n, np.uint8)
-    if layout.wide:
-        predictions = _from_columns(batch, layout, problems)
-    else:
-        predictions = _from_list(batch.column(layout.predictions[0]), layout, problems)
+    predictions, problems = predictions_of(batch, layout)
     assert layout.label is not None
     labels = _labels(batch.column(layout.label), layout, place)
     epochs: NDArray[np.int64] | int
@@ -46,6 +42,20 @@ def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, plac
         problems=problems if problems.any() else None,
         nbytes=predictions.nbytes + labels.nbytes + 8 * n * (layout.id is not None),
     )
+
+
+def predictions_of(batch: pa.RecordBatch, layout: Layout) -> tuple[Array, NDArray[np.uint8]]:
+    """Return predictions (n, c), and the Reason (n,) why a row has none, else 0."""
+    problems = np.zeros(batch.num_rows, np.uint8)
+    if layout.wide:
+        return _from_columns(batch, layout, problems), problems
+    return _from_list(batch.column(layout.predictions[0]), layout, problems), problems
+
+
+def sound_predictions(batch: pa.RecordBatch, layout: Layout) -> Array:
+    """Return the predictions (m, c) of the rows that have them."""
+    predictions, problems = predictions_of(batch, layout)
+    return np.asarray(predictions[problems == 0])
 
 
 def strings(column: pa.Array) -> pa.Array:

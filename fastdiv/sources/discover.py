@@ -107,22 +107,18 @@ def _files(path: str) -> list[tuple[str, str]]:
     directory's: not what lies above, as `runs/version_3/` may.
     """
     if os.path.isdir(path):
-        inside = [
-            (
-                os.path.join(folder, name),
-                os.path.join(
-                    os.path.basename(os.path.abspath(path)),
-                    os.path.relpath(os.path.join(folder, name), path),
-                ),
-            )
-            for folder, _, names in os.walk(path)
-            if not _hidden(os.path.relpath(folder, path))
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not _hidden(name)
-        ]
+        above = os.path.dirname(os.path.abspath(path))
+        inside = []
+        for folder, folders, names in os.walk(path):
+            if "summary.json" in names and "scores" in folders:  # a saved run: results, no dump
+                folders.clear()
+                continue
+            folders[:] = [name for name in folders if not _hidden(name)]
+            files = [os.path.join(folder, name) for name in names if not _hidden(name)]
+            inside += [file for file in files if file.lower().endswith(SUFFIXES)]
         if not inside:
             raise UsageError(f"{path}: no file ending in {', '.join(SUFFIXES)} in this directory")
-        return inside
+        return [(file, os.path.relpath(os.path.abspath(file), above)) for file in inside]
     if os.path.exists(path):
         return [(path, os.path.join(*Path(os.path.abspath(path)).parts[-2:]))]
     if glob.has_magic(path):
@@ -135,4 +131,4 @@ def _files(path: str) -> list[tuple[str, str]]:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(("_", ".")) and part not in (".", "..") for part in Path(name).parts)
+    return name.startswith(("_", "."))

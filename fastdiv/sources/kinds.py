@@ -63,8 +63,9 @@ def _detect_kind(sample: Array, name: str, asked: str) -> tuple[Kind, str]:
     against = contradicts(x, Kind.PROBS) | (x.max(axis=1) <= 0)  # no mass: zeros are logits
     if against.mean() <= FEW:
         sums = x[~against].sum(axis=1)
-        if (abs(sums - 1) <= SUM_OF_A_DISTRIBUTION).mean() > MOST:
-            normal = int((abs(sums - 1) <= tolerance).sum())
+        normal = int((abs(sums - 1) <= tolerance).sum())
+        near = (abs(sums - 1) <= SUM_OF_A_DISTRIBUTION).mean() > MOST
+        if near and (normal > MOST * len(x) or "logit" not in name.lower()):
             how = f"{normal} of {len(x)} sampled rows sum to 1 within {tolerance:g}"
             return Kind.PROBS, f"values lie in [0, 1]; {how}"
         if "prob" in name.lower() and "log" not in name.lower():

@@ -46,6 +46,7 @@ class Layout:
     epoch: str | None = None
     split: str | None = None
     class_names: tuple[str, ...] | None = None
+    string_ids: bool = False
     evidence: dict[str, str] = field(default_factory=dict)  # what was found -> by what
 
     @property
@@ -64,13 +65,21 @@ class Layout:
         return replace(self, evidence={**self.evidence, **more})
 
 
-def parse_class_names(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
+def parse_class_names(names: str | Path | Iterable[str] | None) -> tuple[str, ...] | None:
     """Read class names from a list, a comma list, or a file with one a line."""
     if names is None:
         return None
+    if isinstance(names, Path):
+        names = str(names)
     if isinstance(names, str):
-        file = Path(names)
-        names = file.read_text().splitlines() if file.is_file() else names.split(",")
+        try:
+            is_file = Path(names).is_file()
+        except OSError:  # a list so long that it cannot be a name
+            is_file = False
+        try:
+            names = Path(names).read_text("utf-8").splitlines() if is_file else names.split(",")
+        except (OSError, UnicodeError) as error:
+            raise UsageError(f"class names cannot be read from {names}: {error}") from None
     found = tuple(name.strip() for name in names)
     found = found[:-1] if found and not found[-1] else found  # a trailing comma or line
     if len(set(found)) < len(found):

@@ -15,7 +15,7 @@ from fastdiv.batch import Batch, Chunk, IdValues
 from fastdiv.errors import DataError, UsageError
 from fastdiv.scoring import as_labels, as_predictions
 from fastdiv.sources.columns import detect
-from fastdiv.sources.decode import decode, integer_ids, label_names
+from fastdiv.sources.decode import decode, integer_ids, label_names, sound_predictions
 from fastdiv.sources.kinds import settle_kind
 from fastdiv.sources.layout import Asked, Layout, agree
 from fastdiv_kernels.contract import Array, Kind
@@ -63,11 +63,8 @@ class TableSource:
             layout = replace(layout, split=None).with_evidence(split="keys of the mapping")
         samples = []
         for part in dict.fromkeys((first, full[-1])):
-            chunk = Chunk(list(parts).index(part), 0, part.data.num_rows, epoch=0)
             rows = part.data.slice(0, SAMPLE_ROWS // 2).combine_chunks().to_batches()[0]
-            batch = decode(rows, layout, chunk, 0, partial(self.place, chunk))
-            good = slice(None) if batch.problems is None else batch.problems == 0
-            samples.append((batch.predictions[good], part.name))
+            samples.append((sound_predictions(rows, layout), part.name))
         self.layout = settle_kind(layout, samples, asked.kind)
 
     def plan(self) -> list[Chunk]:
@@ -145,6 +142,7 @@ class ArraySource:
             label=None,
             id="ids" if has_ids else None,
             class_names=asked.class_names,
+            string_ids=isinstance(arrays[0][2], pa.Array),
             evidence=evidence,
         )
         ends = dict.fromkeys((full[0], full[-1]))

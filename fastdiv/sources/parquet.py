@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import DataError, UsageError
-from fastdiv.sources.columns import detect
-from fastdiv.sources.decode import decode
+from fastdiv.sources.columns import detect, sampled_columns
+from fastdiv.sources.decode import decode, sound_predictions
 from fastdiv.sources.discover import File, has_key
 from fastdiv.sources.kinds import settle_kind
 from fastdiv.sources.layout import Asked, Layout, agree
-from fastdiv_kernels.contract import Array
 
 SAMPLE_ROWS = 1000
 SAMPLE_BYTES = 16 << 20
 BATCH_BYTES = 4 << 20  # of predictions decoded at once: they should still be in cache when scored
 BATCH_ROWS = 1 << 15
+READ_BYTES = 1 << 20  # of a column at once: a row group may be larger than memory
 
 
 class ParquetSource:
@@ -31,9 +31,11 @@ class ParquetSource:
 
     def __init__(self, files: Sequence[File], asked: Asked) -> None:
         self.files = files
-        opened = [_open(file.path) for file in files]
-        self._metadata = [file.metadata for file in opened]
-        self._schemas = [file.schema_arrow for file in opened]
+        self._metadata, self._schemas = [], []
+        for file in files:  # one open at a time: there may be thousands
+            opened = _open(file.path)
+            self._metadata.append(opened.metadata)
+            self._schemas.append(opened.schema_arrow)
         self.layout = self._layout(asked)
 
     # -- what is there ---------------------------------------------------------------------
@@ -41,7 +43,8 @@ class ParquetSource:
     def _layout(self, asked: Asked) -> Layout:
         full = [i for i, metadata in enumerate(self._metadata) if metadata.num_rows]
         if not full:
-            raise DataError(f"no rows in {self._count_of_files()}: nothing to analyze")
+            more = f" and {len(self.files) - 1} more files" if len(self.files) > 1 else ""
+            raise DataError(f"no rows in {self.files[0].path}{more}: nothing to analyze")
         ends = list(dict.fromkeys((full[0], full[-1])))
         first, schema = self.files[full[0]], self._schemas[full[0]]
         keys = {
@@ -53,22 +56,24 @@ class ParquetSource:
             ),
         }
         rows = SAMPLE_ROWS // len(ends)
-        samples = {ends[0]: list(self._sample(ends[0], schema.names, rows))}
-        table = pa.Table.from_batches([batch for _, batch in samples[ends[0]]])
+        samples = {
+            ends[0]: list(self._sample(ends[0], sampled_columns(schema, asked, first.path), rows))
+        }
+        table = pa.Table.from_batches(samples[ends[0]])
         layout = detect(schema, table, asked, first.path, keys)
         for file, other in zip(self.files, self._schemas, strict=True):
             layout = agree(layout, schema, other, first.path, file.path)
         if ends[-1] != ends[0]:
-            samples[ends[-1]] = list(self._sample(ends[-1], layout.columns, rows))
+            samples[ends[-1]] = list(self._sample(ends[-1], list(layout.predictions), rows))
         predictions = [
-            (np.concatenate([self._usable(i, g, batch, layout) for g, batch in batches]), i)
+            (np.concatenate([sound_predictions(batch, layout) for batch in batches]), i)
             for i, batches in samples.items()
         ]
         named = [(x, self.files[i].path) for x, i in predictions]
         return self._with_epochs_and_splits(settle_kind(layout, named, asked.kind))
 
-    def _sample(self, i: int, columns: list[str], rows: int) -> Iterator[tuple[int, Any]]:
-        """Yield the first rows of a file by row group: at most `rows`, fewer of very wide ones."""
+    def _sample(self, i: int, columns: list[str], rows: int) -> Iterator[Any]:
+        """Yield the first rows of a file, by row group: at most `rows`, fewer of very wide ones."""
         metadata = self._metadata[i]
         file = _open(self.files[i].path, metadata)
         for g in range(metadata.num_row_groups):
@@ -78,18 +83,10 @@ class ParquetSource:
             place = self.place(Chunk(i, g, group.num_rows), 0)
             batch = _named_errors(partial(_first_rows, file, g, columns, rows), place)
             if batch is not None:
-                yield g, batch
+                yield batch
                 rows -= batch.num_rows
             if rows <= 0:
                 return
-
-    def _usable(self, i: int, g: int, batch: Any, layout: Layout) -> Array:
-        """Return the predictions of sampled rows without problems."""
-        chunk = Chunk(i, g, batch.num_rows, epoch=0)
-        decoded = decode(batch, layout, chunk, 0, partial(self.place, chunk))
-        if decoded.problems is None:
-            return decoded.predictions
-        return np.asarray(decoded.predictions[decoded.problems == 0])
 
     def _with_epochs_and_splits(self, layout: Layout) -> Layout:
         files = self.files
@@ -190,14 +187,11 @@ class ParquetSource:
         """Name a row of a chunk to a person."""
         return f"{self.files[chunk.part].path}, row group {chunk.row_group}, row {row}"
 
-    def part(self, chunk: Chunk) -> str:
-        """Name a chunk's part: the file."""
-        return self.files[chunk.part].path
-
 
 def _open(path: str, metadata: Any = None) -> Any:
     return _named_errors(
-        lambda: pq.ParquetFile(path, metadata=metadata, memory_map=True, pre_buffer=False), path
+        lambda: pq.ParquetFile(path, metadata=metadata, buffer_size=READ_BYTES, pre_buffer=False),
+        path,
     )
 
 
