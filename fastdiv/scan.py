@@ -108,8 +108,6 @@ class Scan:
 
     def commit(self, batch: Batch, scores: Scores, flags: NDArray[np.uint8]) -> None:
         """Give a batch's samples their slots and store their scores."""
-        n = len(scores)
-        self.part_rows[batch.chunk.part] += n
         self.nbytes += batch.nbytes
         for split, epoch, rows in _groups(batch):
             if self.selected is None or self.selected(epoch):
@@ -132,6 +130,7 @@ class Scan:
                 ids = ids.take(pa.array(rows)) if isinstance(ids, pa.Array) else ids[rows]
         n = len(scores)
         self.rows += n
+        self.part_rows[batch.chunk.part] += n
         self._note_invalid(batch, scores, rows)
         part = self._split(split)
         if self.options.scores == "rolling":
