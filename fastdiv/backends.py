@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from fastdiv.errors import UsageError
-from fastdiv_kernels.contract import Backend
+
+if TYPE_CHECKING:
+    from fastdiv_kernels.contract import Backend
 
 BACKENDS = {
     "cpu": "fastdiv_kernels.cpu",
@@ -23,4 +25,4 @@ def resolve(name: str = "auto") -> Backend:
         raise UsageError("backend 'cuda' is not built yet: use --backend cpu")
     if name not in BACKENDS:
         raise UsageError(f"no backend is called {name!r}: choose one of {', '.join(CHOICES)}")
-    return cast(Backend, importlib.import_module(BACKENDS[name]))
+    return cast("Backend", importlib.import_module(BACKENDS[name]))

@@ -80,8 +80,7 @@ def analyze(
     id, label, predictions, epoch, split : str, optional
         Column names, where they are not to be found by themselves. `predictions` also takes a
         list of columns, as a list or with commas, or a prefix with ``*``; `epoch` and `split`
-        also name keys of
-        hive directories; ``id="none"`` matches samples by position.
+        also name keys of hive directories; ``id="none"`` matches samples by position.
     kind : {"auto", "logits", "probs", "logprobs"}
     class_names : str or iterable of str, optional
         Names of the classes, in the order of the predictions: a list, ``"a,b,c"``, or the path of

@@ -7,6 +7,8 @@ for the table that finds them: the same order costs one comparison.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from fastdiv.batch import IdValues
 from fastdiv.errors import DataError
 
 Slots = slice | NDArray[np.int64]
+Number = TypeVar("Number", bound=np.generic)
 TABLE_FILL = 0.8  # rebuilt at this fill to half of it or more: at most 8 bytes a sample
 GROWTH = 1.5
 LABEL_GROWTH = 1.125  # with a table just rebuilt, 12 bytes a sample in all
@@ -57,10 +60,9 @@ class Ledger:
             self.n = self._ids.n
         if self.n > MOST_SLOTS:
             raise DataError(f"more than {MOST_SLOTS} samples in one split: split the data")
-        if self.n > len(self.labels):
-            grown = np.full(max(self.n, int(len(self.labels) * LABEL_GROWTH)), -1, np.int32)
-            grown[: len(self.labels)] = self.labels
-            self.labels = grown
+        used = len(self.labels)
+        self.labels = _with_room(self.labels, used, self.n, LABEL_GROWTH)
+        self.labels[used:] = -1
         return found
 
     def relabel(
@@ -165,10 +167,7 @@ class _Integers:
         return bool((ids[1:] > ids[:-1]).all())
 
     def _room_for(self, n: int) -> None:
-        if n > len(self.keys):
-            grown = np.empty(max(n, int(len(self.keys) * GROWTH)), np.int64)
-            grown[: self.n] = self.keys[: self.n]
-            self.keys = grown
+        self.keys = _with_room(self.keys, self.n, n)
 
     def values(self) -> pa.Array:
         return pa.array(self.keys[: self.n].view(self.dtype))
@@ -216,15 +215,9 @@ class _Strings:
         )
 
     def _room_for(self, n: int, more_bytes: int) -> None:
-        if n + 1 > len(self.offsets):
-            grown = np.zeros(max(n + 1, int(len(self.offsets) * GROWTH)), np.int64)
-            grown[: self.n + 1] = self.offsets[: self.n + 1]
-            self.offsets = grown
-        need = int(self.offsets[self.n]) + more_bytes
-        if need > len(self.data):
-            data = np.empty(max(need, int(len(self.data) * GROWTH)), np.uint8)
-            data[: self.offsets[self.n]] = self.data[: self.offsets[self.n]]
-            self.data = data
+        used = int(self.offsets[self.n])
+        self.offsets = _with_room(self.offsets, self.n + 1, n + 1)
+        self.data = _with_room(self.data, used, used + more_bytes)
 
     def values(self) -> pa.Array:
         buffers = [None, pa.py_buffer(self.offsets[: self.n + 1]), pa.py_buffer(self.data)]
@@ -233,6 +226,17 @@ class _Strings:
     @property
     def nbytes(self) -> int:
         return self.offsets.nbytes + self.data.nbytes + self.table.nbytes
+
+
+def _with_room(
+    array: NDArray[Number], used: int, size: int, growth: float = GROWTH
+) -> NDArray[Number]:
+    """Return an array of at least `size`, with the first `used` entries of the one given."""
+    if size <= len(array):
+        return array
+    grown = np.empty(max(size, int(len(array) * growth)), array.dtype)
+    grown[:used] = array[:used]
+    return grown
 
 
 def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -123,7 +123,7 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     stored = 17 + (8 if layout.dtype == np.float64 else 4)
     in_flight = min(rows * SCORED_ROW_BYTES, IN_FLIGHT_BYTES)
     # Arrow holds a batch as decoded and the pages it came from.
-    reading = threads * 4 * min(rows, source.batch_rows) * (width + SCORED_ROW_BYTES)
+    reading = threads * 4 * min(rows, layout.batch_rows) * (width + SCORED_ROW_BYTES)
     id_bytes = 0 if layout.id is None else STRING_ID_BYTES if layout.string_ids else 8
     classes = layout.classes * (4 * 8 + (560 if layout.dtype == np.float64 else 96)) * (threads + 1)
     memory = samples * (INDEX_BYTES + id_bytes + 2 * stored) + in_flight + reading + classes

@@ -113,7 +113,7 @@ class Run:
         UsageError
             Where no split has both epochs' scores.
         """
-        rows = self.pairs(a, b)
+        rows = [self._pair(samples, a, b) for samples in self._samples if _has(samples, a, b)]
         if not rows:
             kept = sorted({e for s in self._samples for e in s.store.files})
             raise UsageError(
@@ -122,25 +122,24 @@ class Run:
             )
         return table(TRANSITION_METRICS, rows)
 
-    def transition_rows(self, a: int, b: int) -> list[dict[str, Any]]:
-        """Return `compare(a, b)` as dicts; none where no split has the scores of both."""
-        rows: list[dict[str, Any]] = table(TRANSITION_METRICS, self.pairs(a, b)).to_pylist()
-        return rows
+    def transition(self, split: str | None, a: int, b: int) -> dict[str, Any] | None:
+        """Return the row of `compare(a, b)` of one split; None where its scores were not kept."""
+        (samples,) = (samples for samples in self._samples if samples.split == split)
+        if not _has(samples, a, b):
+            return None
+        rows: list[dict[str, Any]] = table(
+            TRANSITION_METRICS, [self._pair(samples, a, b)]
+        ).to_pylist()
+        return rows[0]
 
-    def pairs(self, a: int, b: int) -> list[PairRow]:
-        """Total the transitions from epoch a to epoch b in each split that has both."""
+    def _pair(self, samples: Samples, a: int, b: int) -> PairRow:
+        """Total the transitions of a split from epoch a to epoch b."""
         kernels = resolve(self.summary["backend"]["name"])
         threads = usable_threads(None)
         classes = self.summary["classes"]
-        rows = []
         with ThreadPoolExecutor(threads) as pool:
-            for samples in self._samples:
-                if {a, b} <= samples.store.files.keys():
-                    before, after = (
-                        epoch_row(kernels, samples, e, classes, pool, threads) for e in (a, b)
-                    )
-                    rows.append(pair_row(kernels, samples, before, after, pool, threads))
-        return rows
+            before, after = (epoch_row(kernels, samples, e, classes, pool, threads) for e in (a, b))
+            return pair_row(kernels, samples, before, after, pool, threads)
 
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the run to a directory, whole or not at all.
@@ -167,16 +166,15 @@ class Run:
             save_slots(samples, scores_directory(directory, i))
         for name in ("epochs", "transitions", "classes"):
             pq.write_table(getattr(self, name), directory / f"{name}.parquet")
-        if "samples" in self.__dict__ or (self._directory / "samples.parquet").exists():
-            pq.write_table(self.samples, directory / "samples.parquet")
-        else:
-            schema = self._sample_schema()
-            # Dictionaries of numbers that hardly repeat cost most of the time of writing.
-            repeating = ["split", "label", "n_epochs", "n_correct", "last_predicted"]
-            path = directory / "samples.parquet"
-            with pq.ParquetWriter(path, schema, use_dictionary=repeating) as writer:
-                for batch in self._sample_batches(schema):
-                    writer.write_batch(batch)
+        schema = self._sample_schema()
+        made = "samples" in self.__dict__ or (self._directory / "samples.parquet").exists()
+        batches = self.samples.to_batches() if made else self._sample_batches(schema)
+        # Dictionaries of numbers that hardly repeat cost most of the time of writing.
+        repeating = ["split", "label", "n_epochs", "n_correct", "last_predicted"]
+        path = directory / "samples.parquet"
+        with pq.ParquetWriter(path, schema, use_dictionary=repeating) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
         (directory / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
 
     def adopt(self, directory: Path) -> None:
@@ -187,6 +185,11 @@ class Run:
             self._forget = None
         for i, samples in enumerate(self._samples):
             samples.store.move(scores_directory(directory, i))
+
+
+def _has(samples: Samples, *epochs: int) -> bool:
+    """Whether a split has stored scores of some epochs."""
+    return samples.store.files.keys() >= set(epochs)
 
 
 def scores_directory(directory: Path, i: int) -> Path:
@@ -269,7 +272,7 @@ def load(directory: str | os.PathLike[str]) -> Run:
             name: pq.read_table(path / f"{name}.parquet")
             for name in ("epochs", "transitions", "classes")
         }
-        samples, histories = [], []
+        samples = []
         for i, entry in enumerate(summary["splits"]):
             where = scores_directory(path, i)
             slots = pq.read_table(where / "slots.parquet").combine_chunks()
@@ -281,12 +284,11 @@ def load(directory: str | os.PathLike[str]) -> Run:
                     Store.open(where),
                 )
             )
-            histories.append(History(where / "history.bin"))
         if not (path / "samples.parquet").is_file():
             raise DataError(f"{path}: the saved run is damaged: samples.parquet is missing")
     except (OSError, KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path}: the saved run is damaged: {error!r}") from error
-    return Run(path, summary, tables, samples, histories, temporary=False)
+    return Run(path, summary, tables, samples, [], temporary=False)  # `samples` are made already
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -170,19 +170,18 @@ class Scan:
         reasons = scores.status & REASON
         if not reasons.any():
             return
+
+        def place(i: int) -> str:
+            return self.source.place(batch.chunk, batch.start + int(i if rows is None else rows[i]))
+
         for reason in (Reason(int(r)) for r in np.unique(reasons) if r):
             where = np.flatnonzero(reasons == reason)
             self.invalid[reason] += len(where)
             places = self.places.setdefault(reason, [])
-            for i in where[: PLACES_NAMED - len(places)]:
-                row = int(i if rows is None else rows[i])
-                places.append(self.source.place(batch.chunk, batch.start + row))
+            places += [place(i) for i in where[: PLACES_NAMED - len(places)]]
             if reason in REMEDY:
                 counts = self.structural.setdefault(batch.chunk.part, {})
-                row = int(where[0] if rows is None else rows[where[0]])
-                n, first = counts.get(
-                    reason, (0, self.source.place(batch.chunk, batch.start + row))
-                )
+                n, first = counts.get(reason) or (0, place(where[0]))
                 counts[reason] = (n + len(where), first)
             if self.options.strict:
                 raise DataError(
@@ -193,11 +192,8 @@ class Scan:
     def _column(self, reason: Reason) -> str:
         layout = self.source.layout
         if reason == Reason.LABEL:
-            return (
-                f" (column {layout.label!r}, classes 0 to {layout.classes - 1})"
-                if (layout.label is not None)
-                else f" (classes 0 to {layout.classes - 1})"
-            )
+            column = f"column {layout.label!r}, " if layout.label is not None else ""
+            return f" ({column}classes 0 to {layout.classes - 1})"
         names = layout.predictions
         return f" (column {names[0]!r})" if len(names) == 1 else f" (columns {names[0]!r} …)"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from fastdiv_kernels.contract import DYNAMICS, Array, Backend
 MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
 ROWS_AT_ONCE = 1 << 16  # of `samples`
 EPOCHS_AT_ONCE = OPEN_FILES // 2
+Totals = TypeVar("Totals", EpochTotals, ClassTotals, PairTotals)
 
 
 @dataclass(slots=True)
@@ -58,13 +60,8 @@ def epoch_row(
     kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int
 ) -> EpochRow:
     """Total an epoch."""
-    file = samples.store.epoch(epoch)
-    file.map()
-
-    def absorb(totals: EpochTotals, block: int) -> None:
-        totals.absorb(kernels, samples.read(file, block))
-
-    totals = total(lambda: EpochTotals.zero(file.loss_dtype), absorb, samples.runs(tasks), pool)
+    zero = partial(EpochTotals.zero, samples.store.loss_dtype)
+    totals = _total(zero, kernels, samples, [epoch], pool, tasks)
     return EpochRow(samples.split, epoch, totals, classes)
 
 
@@ -73,15 +70,8 @@ def class_rows(
     names: tuple[str, ...] | None, pool: Executor, tasks: int,
 ) -> pa.Table:  # fmt: skip
     """Total an epoch by class."""
-    file = samples.store.epoch(epoch)
-    file.map()
-
-    def absorb(totals: ClassTotals, block: int) -> None:
-        totals.absorb(kernels, samples.read(file, block))
-
-    totals = total(
-        lambda: ClassTotals.zero(classes, file.loss_dtype), absorb, samples.runs(tasks), pool
-    )
+    zero = partial(ClassTotals.zero, classes, samples.store.loss_dtype)
+    totals = _total(zero, kernels, samples, [epoch], pool, tasks)
     return class_table(samples.split, epoch, totals, names)
 
 
@@ -90,15 +80,24 @@ def pair_row(
     tasks: int,
 ) -> PairRow:  # fmt: skip
     """Total the transitions between two epochs."""
-    files = [samples.store.epoch(row.epoch) for row in (before, after)]
-    for file in files:
-        file.map()
+    zero = partial(PairTotals.zero, samples.store.loss_dtype)
+    totals = _total(zero, kernels, samples, [before.epoch, after.epoch], pool, tasks)
+    return PairRow(samples.split, before, after, totals)
 
-    def absorb(totals: PairTotals, block: int) -> None:
+
+def _total(
+    zero: Callable[[], Totals], kernels: Backend, samples: Samples, epochs: list[int],
+    pool: Executor, tasks: int,
+) -> Totals:  # fmt: skip
+    """Total what is stored of some epochs, which a state absorbs together, block by block."""
+    files = [samples.store.epoch(epoch) for epoch in epochs]
+    for file in files:
+        file.map()  # before the threads: they would each do it
+
+    def absorb(totals: Totals, block: int) -> None:
         totals.absorb(kernels, *(samples.read(file, block) for file in files))
 
-    totals = total(lambda: PairTotals.zero(files[0].loss_dtype), absorb, samples.runs(tasks), pool)
-    return PairRow(samples.split, before, after, totals)
+    return total(zero, absorb, samples.runs(tasks), pool)
 
 
 class History:

@@ -10,7 +10,7 @@ from dumps import Rows, arrays, as_kind, assert_same, column, make, table, whole
 
 import fastdiv
 from fastdiv import scoring, store, tables
-from fastdiv.sources import memory, parquet
+from fastdiv.sources import layout, memory
 
 EPOCHS = (0, 3, 4)
 NAMES = [field.name for field in fields(fastdiv.Scores)]
@@ -92,8 +92,7 @@ def test_order_of_files(tmp_path, mixed, wanted, seed):
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_batches_and_blocks(tmp_path, monkeypatch, data, mixed, wanted, size):
     """Pieces are as small as the code can be told to make them."""
-    monkeypatch.setattr(parquet, "BATCH_ROWS", size)
-    monkeypatch.setattr(memory, "BATCH_BYTES", size * 7 * 4)
+    monkeypatch.setattr(layout, "BATCH_ROWS", size)
     monkeypatch.setattr(memory, "CHUNK_ROWS", 2 * size + 1)
     monkeypatch.setattr(store, "LARGEST_BLOCK", 4)
     monkeypatch.setattr(store, "SMALLEST_BLOCK", 1)

@@ -185,14 +185,14 @@ def show_best(run: Run, entry: dict[str, Any], out: Console) -> None:
         return
     if split in TRAINING and len(run.summary["splits"]) > 1:
         return
-    pairs = [p for p in run.transition_rows(lowest, highest) if p["split"] == split]
-    if not pairs:
+    row = run.transition(split, lowest, highest)
+    if row is not None:
+        show_pair(row, out)
+    else:
         out.print(
             "The scores of these epochs were not kept (--scores rolling): what lies between them "
             "cannot be told."
         )
-    for row in pairs:
-        show_pair(row, out)
 
 
 def show_pair(row: dict[str, Any], out: Console) -> None:

@@ -36,11 +36,6 @@ class Source(Protocol):
         """Return how many bytes of a chunk are read."""
         ...
 
-    @property
-    def batch_rows(self) -> int:
-        """Most rows of a batch."""
-        ...
-
     def read(self, chunk: Chunk) -> Iterator[Batch]:
         """Yield the rows of a chunk, in order. May run on any thread."""
         ...

@@ -15,19 +15,24 @@ from fastdiv.errors import DataError
 from fastdiv.sources.layout import Layout, is_string
 from fastdiv_kernels.contract import Array, Reason
 
-Place = Callable[[int], str]  # a row of the batch -> its place, in words
+Place = Callable[[Chunk, int], str]  # a row of a chunk -> its place, in words
+PlaceInBatch = Callable[[int], str]
 INT32_MAX = np.iinfo(np.int32).max
 
 
 def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, place: Place) -> Batch:
-    """Turn a record batch into a Batch; `place` names one of its rows in errors."""
+    """Turn rows of a chunk, from `start` on, into a Batch; `place` names one of them in errors."""
+
+    def place_in_batch(row: int) -> str:
+        return place(chunk, start + row)
+
     n = batch.num_rows
     predictions, problems = predictions_of(batch, layout)
     assert layout.label is not None
-    labels = _labels(batch.column(layout.label), layout, place)
+    labels = _labels(batch.column(layout.label), layout, place_in_batch)
     epochs: NDArray[np.int64] | int
     if layout.epoch is not None:
-        epochs = _epochs(batch.column(layout.epoch), layout.epoch, place)
+        epochs = _epochs(batch.column(layout.epoch), layout.epoch, place_in_batch)
     else:
         assert chunk.epoch is not None
         epochs = chunk.epoch
@@ -36,7 +41,7 @@ def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, plac
         start=start,
         predictions=predictions,
         labels=labels,
-        ids=None if layout.id is None else _ids(batch.column(layout.id), layout.id, place),
+        ids=None if layout.id is None else _ids(batch.column(layout.id), layout.id, place_in_batch),
         epochs=epochs,
         splits=None if layout.split is None else strings(batch.column(layout.split)),
         problems=problems if problems.any() else None,
@@ -123,7 +128,7 @@ def _numbers(values: pa.Array, dtype: np.dtype[Any]) -> Array:
     return numbers if own == dtype else numbers.astype(dtype)
 
 
-def _labels(column: pa.Array, layout: Layout, place: Place) -> NDArray[np.int32]:
+def _labels(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
     """Return labels as int32, with -1 for what is no class."""
     if is_string(column.type):
         return label_names(column, layout.class_names or ())
@@ -160,7 +165,7 @@ def label_names(column: pa.Array, class_names: Sequence[str]) -> NDArray[np.int3
     return np.asarray(found.to_numpy(), np.int32)
 
 
-def _ids(column: pa.Array, name: str, place: Place) -> IdValues:
+def _ids(column: pa.Array, name: str, place: PlaceInBatch) -> IdValues:
     if column.null_count:
         row = int(np.flatnonzero(_null_rows(column))[0])
         raise DataError(
@@ -179,7 +184,7 @@ def integer_ids(ids: Array) -> IdValues:
     return np.ascontiguousarray(ids, np.uint64 if ids.dtype == np.uint64 else np.int64)
 
 
-def _epochs(column: pa.Array, name: str, place: Place) -> NDArray[np.int64]:
+def _epochs(column: pa.Array, name: str, place: PlaceInBatch) -> NDArray[np.int64]:
     if column.null_count:
         row = int(np.flatnonzero(_null_rows(column))[0])
         raise DataError(f"{place(row)}: the epoch in column {name!r} is null: fill it")

@@ -20,6 +20,11 @@ from fastdiv_kernels.contract import Kind
 NUMBERED = re.compile(r"(.*?)(\d+)")  # a column of the class that its number tells
 
 
+SAMPLE_ROWS = 1000  # of a data set that detection looks at
+BATCH_BYTES = 4 << 20  # of predictions taken at once: they should still be in cache when scored
+BATCH_ROWS = 1 << 15
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the user said of the columns; None where nothing was said."""
@@ -59,6 +64,11 @@ class Layout:
         """Names of the columns that must be read."""
         others = (self.id, self.label, self.epoch, self.split)
         return [*self.predictions, *(name for name in others if name is not None)]
+
+    @property
+    def batch_rows(self) -> int:
+        """Most rows of a batch."""
+        return max(1, min(BATCH_ROWS, BATCH_BYTES // (self.classes * self.dtype.itemsize)))
 
     def with_evidence(self, **more: str) -> Layout:
         """Return the layout with more evidence."""

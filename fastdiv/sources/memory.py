@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,10 @@ from fastdiv.scoring import as_labels, as_predictions
 from fastdiv.sources.columns import detect
 from fastdiv.sources.decode import decode, integer_ids, label_names, sound_predictions
 from fastdiv.sources.kinds import settle_kind
-from fastdiv.sources.layout import Asked, Layout, agree
+from fastdiv.sources.layout import SAMPLE_ROWS, Asked, Layout, agree
 from fastdiv_kernels.contract import Array, Kind
 
-SAMPLE_ROWS = 1000
 CHUNK_ROWS = 1 << 18
-BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +38,44 @@ class Part:
         return " ".join(["data", *(("of " + ", ".join(where),) if where else ())])
 
 
-class TableSource:
+class Runs:
+    """What tables and arrays share: their chunks are runs of rows, `row_group` counts them."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+
+    def chunks(self, rows: Sequence[int], epoch_column: bool) -> list[Chunk]:
+        """List the runs of rows of parts with so many rows each."""
+        return [
+            Chunk(
+                part=i,
+                row_group=g,
+                rows=min(CHUNK_ROWS, n - g * CHUNK_ROWS),
+                split=part.split,
+                epoch=None if epoch_column else (part.epoch or 0),
+            )
+            for i, (part, n) in enumerate(zip(self.parts, rows, strict=True))
+            for g in range(-(-n // CHUNK_ROWS))
+        ]
+
+    def first_row(self, chunk: Chunk) -> int:
+        """Return where a run begins in its part."""
+        return (chunk.row_group or 0) * CHUNK_ROWS
+
+    def epochs_in(self, chunk: Chunk) -> range | None:
+        """Return the bounds of a chunk's epochs as far as they are known."""
+        return None if chunk.epoch is None else range(chunk.epoch, chunk.epoch + 1)
+
+    def place(self, chunk: Chunk, row: int) -> str:
+        """Name a row of a chunk to a person."""
+        return f"{self.parts[chunk.part].name}, row {self.first_row(chunk) + row}"
+
+
+class TableSource(Runs):
     """Rows of Arrow tables; a chunk is a run of rows."""
 
     def __init__(self, parts: Sequence[Part], asked: Asked) -> None:
-        self.parts = parts
+        super().__init__(parts)
         full = [part for part in parts if part.data.num_rows]
         if not full:
             raise DataError("no rows in the table: nothing to analyze")
@@ -69,50 +99,29 @@ class TableSource:
 
     def plan(self) -> list[Chunk]:
         """List runs of rows of the tables."""
-        return _runs(
-            self.parts, [part.data.num_rows for part in self.parts], self.layout.epoch is not None
-        )
-
-    def epochs_in(self, chunk: Chunk) -> range | None:
-        """Return the bounds of a chunk's epochs as far as they are known."""
-        return None if chunk.epoch is None else range(chunk.epoch, chunk.epoch + 1)
+        rows = [part.data.num_rows for part in self.parts]
+        return self.chunks(rows, self.layout.epoch is not None)
 
     def nbytes(self, chunk: Chunk) -> int:
         """Return the size of the columns of a chunk that are read."""
         return int(self._slice(chunk).select(self.layout.columns).nbytes)
 
     def _slice(self, chunk: Chunk) -> Any:
-        return self.parts[chunk.part].data.slice((chunk.row_group or 0) * CHUNK_ROWS, chunk.rows)
-
-    @property
-    def batch_rows(self) -> int:
-        """Rows decoded at once."""
-        return _batch_rows(self.layout)
+        return self.parts[chunk.part].data.slice(self.first_row(chunk), chunk.rows)
 
     def read(self, chunk: Chunk) -> Iterator[Batch]:
         """Yield the rows of a chunk; nothing is copied where no nulls stand in the way."""
         start = 0
-        for rows in self._slice(chunk).to_batches(max_chunksize=self.batch_rows):
-            yield decode(rows, self.layout, chunk, start, partial(self._place, chunk, start))
+        for rows in self._slice(chunk).to_batches(max_chunksize=self.layout.batch_rows):
+            yield decode(rows, self.layout, chunk, start, self.place)
             start += rows.num_rows
 
-    def _place(self, chunk: Chunk, start: int, row: int) -> str:
-        return self.place(chunk, start + row)
 
-    def place(self, chunk: Chunk, row: int) -> str:
-        """Name a row of a chunk to a person."""
-        return f"{self.part(chunk)}, row {(chunk.row_group or 0) * CHUNK_ROWS + row}"
-
-    def part(self, chunk: Chunk) -> str:
-        """Name a chunk's part: the table."""
-        return self.parts[chunk.part].name
-
-
-class ArraySource:
+class ArraySource(Runs):
     """Arrays of predictions, labels and perhaps ids; a chunk is a run of rows."""
 
     def __init__(self, parts: Sequence[Part], asked: Asked) -> None:
-        self.parts = parts
+        super().__init__(parts)
         arrays = [_arrays(part, asked.class_names) for part in parts]
         self._arrays = arrays
         full = [i for i, (x, _, _) in enumerate(arrays) if len(x)]
@@ -151,11 +160,7 @@ class ArraySource:
 
     def plan(self) -> list[Chunk]:
         """List runs of rows of the arrays."""
-        return _runs(self.parts, [len(labels) for _, labels, _ in self._arrays], False)
-
-    def epochs_in(self, chunk: Chunk) -> range | None:
-        """Return the bounds of a chunk's epochs."""
-        return None if chunk.epoch is None else range(chunk.epoch, chunk.epoch + 1)
+        return self.chunks([len(labels) for _, labels, _ in self._arrays], False)
 
     def nbytes(self, chunk: Chunk) -> int:
         """Return the size of a chunk's arrays."""
@@ -163,18 +168,13 @@ class ArraySource:
         per_row = x.itemsize * x.shape[1] + labels.itemsize + (8 if ids is not None else 0)
         return int(chunk.rows * per_row)
 
-    @property
-    def batch_rows(self) -> int:
-        """Rows taken at once."""
-        return _batch_rows(self.layout)
-
     def read(self, chunk: Chunk) -> Iterator[Batch]:
         """Yield views of the rows of a chunk."""
         x, labels, ids = self._arrays[chunk.part]
-        first = (chunk.row_group or 0) * CHUNK_ROWS
+        first, step = self.first_row(chunk), self.layout.batch_rows
         assert chunk.epoch is not None
-        for start in range(0, chunk.rows, self.batch_rows):
-            rows = slice(first + start, first + min(start + self.batch_rows, chunk.rows))
+        for start in range(0, chunk.rows, step):
+            rows = slice(first + start, first + min(start + step, chunk.rows))
             yield Batch(
                 chunk=chunk,
                 start=start,
@@ -186,32 +186,6 @@ class ArraySource:
                 problems=None,
                 nbytes=x[rows].nbytes + labels[rows].nbytes,
             )
-
-    def place(self, chunk: Chunk, row: int) -> str:
-        """Name a row of a chunk to a person."""
-        return f"{self.part(chunk)}, row {(chunk.row_group or 0) * CHUNK_ROWS + row}"
-
-    def part(self, chunk: Chunk) -> str:
-        """Name a chunk's part: the arrays of an epoch."""
-        return self.parts[chunk.part].name
-
-
-def _batch_rows(layout: Layout) -> int:
-    return max(1, min(1 << 15, BATCH_BYTES // (layout.classes * layout.dtype.itemsize)))
-
-
-def _runs(parts: Sequence[Part], rows: Sequence[int], epoch_column: bool) -> list[Chunk]:
-    return [
-        Chunk(
-            part=i,
-            row_group=g,
-            rows=min(CHUNK_ROWS, n - g * CHUNK_ROWS),
-            split=part.split,
-            epoch=None if epoch_column else (part.epoch or 0),
-        )
-        for i, (part, n) in enumerate(zip(parts, rows, strict=True))
-        for g in range(-(-n // CHUNK_ROWS))
-    ]
 
 
 def _arrays(

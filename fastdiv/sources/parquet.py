@@ -17,12 +17,9 @@ from fastdiv.sources.columns import detect, sampled_columns
 from fastdiv.sources.decode import decode, sound_predictions
 from fastdiv.sources.discover import File, has_key
 from fastdiv.sources.kinds import settle_kind
-from fastdiv.sources.layout import Asked, Layout, agree
+from fastdiv.sources.layout import SAMPLE_ROWS, Asked, Layout, agree
 
-SAMPLE_ROWS = 1000
 SAMPLE_BYTES = 16 << 20
-BATCH_BYTES = 4 << 20  # of predictions decoded at once: they should still be in cache when scored
-BATCH_ROWS = 1 << 15
 READ_BYTES = 1 << 20  # of a column at once: a row group may be larger than memory
 
 
@@ -66,11 +63,10 @@ class ParquetSource:
         if ends[-1] != ends[0]:
             samples[ends[-1]] = list(self._sample(ends[-1], list(layout.predictions), rows))
         predictions = [
-            (np.concatenate([sound_predictions(batch, layout) for batch in batches]), i)
+            (np.concatenate([sound_predictions(b, layout) for b in batches]), self.files[i].path)
             for i, batches in samples.items()
         ]
-        named = [(x, self.files[i].path) for x, i in predictions]
-        return self._with_epochs_and_splits(settle_kind(layout, named, asked.kind))
+        return self._with_epochs_and_splits(settle_kind(layout, predictions, asked.kind))
 
     def _sample(self, i: int, columns: list[str], rows: int) -> Iterator[Any]:
         """Yield the first rows of a file, by row group: at most `rows`, fewer of very wide ones."""
@@ -151,18 +147,12 @@ class ParquetSource:
 
     # -- reading ---------------------------------------------------------------------------
 
-    @property
-    def batch_rows(self) -> int:
-        """Rows decoded at once."""
-        width = self.layout.classes * self.layout.dtype.itemsize
-        return max(1, min(BATCH_ROWS, BATCH_BYTES // width))
-
     def read(self, chunk: Chunk) -> Iterator[Batch]:
         """Read a row group, a few thousand rows at a time, so that its size does not matter."""
         path = self.files[chunk.part].path
         start = 0
         batches = _open(path, self._metadata[chunk.part]).iter_batches(
-            self.batch_rows,
+            self.layout.batch_rows,
             row_groups=[chunk.row_group],
             columns=self.layout.columns,
             use_threads=False,
@@ -172,16 +162,13 @@ class ParquetSource:
             rows = _named_errors(lambda: next(batches, None), where)
             if rows is None:
                 break
-            yield decode(rows, self.layout, chunk, start, self._placer(chunk, start))
+            yield decode(rows, self.layout, chunk, start, self.place)
             start += rows.num_rows
         if start != chunk.rows:
             raise DataError(
                 f"{self.place(chunk, start)}: the row group ends here, but its "
                 f"metadata says {chunk.rows} rows: the file is damaged"
             )
-
-    def _placer(self, chunk: Chunk, start: int) -> Callable[[int], str]:
-        return lambda row: self.place(chunk, start + row)
 
     def place(self, chunk: Chunk, row: int) -> str:
         """Name a row of a chunk to a person."""
