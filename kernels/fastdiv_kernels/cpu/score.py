@@ -70,16 +70,16 @@ def score_tile(
             w[OF_LABEL + lane] = values[y, i]
         tile_extremes(values, w)
         if kind == PROBS:
-            tile_sums_of_probs(values, w)
+            tile_sums(values, w, weight_of_prob)
         else:
-            tile_sums_of_exp(values, w)
+            tile_sums(values, w, weight_of_exp)
         tile_order(values, w)
         if kind == LOGITS:
-            tile_finish_logits(w)
+            tile_finish(w, finish_logits)
         elif kind == PROBS:
-            tile_finish_probs(w)
+            tile_finish(w, finish_probs)
         else:
-            tile_finish_logprobs(w)
+            tile_finish(w, finish_logprobs)
         # One loop for each array, with unsigned indices: such loops are copies and vectorise.
         at = np.uint64(start)
         lanes = range(np.uint64(live))
@@ -138,8 +138,20 @@ def tile_extremes(values: Any, w: Any) -> None:
 
 
 @inner("contract")
-def tile_sums_of_exp(values: Any, w: Any) -> None:
-    """Sum u = exp(x - m) and its square over the values below each lane's maximum."""
+def weight_of_exp(x: Any, m: Any) -> Any:
+    """Return what a logit or log-probability adds to the sums."""
+    return exp(x - m)
+
+
+@inner()
+def weight_of_prob(x: Any, m: Any) -> Any:
+    """Return what a probability adds to the sums."""
+    return x
+
+
+@inner("contract")
+def tile_sums(values: Any, w: Any, weight: Any) -> None:
+    """Sum the weights, and their squares, of the values below each lane's maximum."""
     for lane in range(np.uint64(TILE)):
         w[S + lane] = 0
         w[Q + lane] = 0
@@ -148,23 +160,8 @@ def tile_sums_of_exp(values: Any, w: Any) -> None:
         for lane in range(np.uint64(TILE)):
             x = values[j, lane]
             m = w[HIGHEST + lane]
-            u = exp(x - m)
+            u = weight(x, m)
             u = u if x < m else zero
-            w[S + lane] += u
-            w[Q + lane] += u * u
-
-
-@inner("contract")
-def tile_sums_of_probs(values: Any, w: Any) -> None:
-    """Sum the values below each lane's maximum, and their squares."""
-    for lane in range(np.uint64(TILE)):
-        w[S + lane] = 0
-        w[Q + lane] = 0
-    zero = w[S]
-    for j in range(np.uint64(values.shape[0])):
-        for lane in range(np.uint64(TILE)):
-            x = values[j, lane]
-            u = x if x < w[HIGHEST + lane] else zero
             w[S + lane] += u
             w[Q + lane] += u * u
 
@@ -193,40 +190,10 @@ def tile_order(values: Any, w: Any) -> None:
 
 
 @inner("contract")
-def tile_finish_logits(w: Any) -> None:
+def tile_finish(w: Any, finish_kind: Any) -> None:
     """Finish every lane, valid or not."""
     for lane in range(np.uint64(TILE)):
-        loss, confidence, margin, brier, mass = finish_logits(
-            w[HIGHEST + lane], w[OF_LABEL + lane], w[S + lane], w[Q + lane],
-            w[ATTAINED + lane], w[BELOW + lane],
-        )  # fmt: skip
-        w[LOSS + lane] = loss
-        w[CONFIDENCE + lane] = confidence
-        w[MARGIN + lane] = margin
-        w[BRIER + lane] = brier
-        w[MASS + lane] = mass
-
-
-@inner("contract")
-def tile_finish_probs(w: Any) -> None:
-    """Finish every lane, valid or not."""
-    for lane in range(np.uint64(TILE)):
-        loss, confidence, margin, brier, mass = finish_probs(
-            w[HIGHEST + lane], w[OF_LABEL + lane], w[S + lane], w[Q + lane],
-            w[ATTAINED + lane], w[BELOW + lane],
-        )  # fmt: skip
-        w[LOSS + lane] = loss
-        w[CONFIDENCE + lane] = confidence
-        w[MARGIN + lane] = margin
-        w[BRIER + lane] = brier
-        w[MASS + lane] = mass
-
-
-@inner("contract")
-def tile_finish_logprobs(w: Any) -> None:
-    """Finish every lane, valid or not."""
-    for lane in range(np.uint64(TILE)):
-        loss, confidence, margin, brier, mass = finish_logprobs(
+        loss, confidence, margin, brier, mass = finish_kind(
             w[HIGHEST + lane], w[OF_LABEL + lane], w[S + lane], w[Q + lane],
             w[ATTAINED + lane], w[BELOW + lane],
         )  # fmt: skip
@@ -263,9 +230,9 @@ def score_rows(
             continue
         of_label = value(predictions[row, y])
         if kind == PROBS:
-            s, q = row_sums_of_probs(predictions, row, m)
+            s, q = row_sums(predictions, row, m, weight_of_prob)
         else:
-            s, q = row_sums_of_exp(predictions, row, m)
+            s, q = row_sums(predictions, row, m, weight_of_exp)
         attained, first, below, ahead = row_order(predictions, row, m, of_label, y, real(-np.inf))
         loss[row], confidence[row], margin[row], brier[row], mass = finish(
             kind, m, of_label, s, q, real(attained), below
@@ -298,29 +265,15 @@ def row_extremes(predictions: Any, row: Any, highest: Any, lowest: Any) -> Any:
 
 
 @inner("reassoc", "nnan", "nsz", "contract")
-def row_sums_of_exp(predictions: Any, row: Any, m: Any) -> Any:
-    """Sum u = exp(x - m) and its square over the values below the maximum."""
+def row_sums(predictions: Any, row: Any, m: Any, weight: Any) -> Any:
+    """Sum the weights, and their squares, of the values below the maximum."""
     s = m - m
     q = s
     zero = s
     for j in range(np.uint64(predictions.shape[1])):
         x = value(predictions[np.uint64(row), j])
-        u = exp(x - m)
+        u = weight(x, m)
         u = u if x < m else zero
-        s += u
-        q += u * u
-    return s, q
-
-
-@inner("reassoc", "nnan", "nsz", "contract")
-def row_sums_of_probs(predictions: Any, row: Any, m: Any) -> Any:
-    """Sum the values below the maximum, and their squares."""
-    s = m - m
-    q = s
-    zero = s
-    for j in range(np.uint64(predictions.shape[1])):
-        x = value(predictions[np.uint64(row), j])
-        u = x if x < m else zero
         s += u
         q += u * u
     return s, q
