@@ -17,6 +17,7 @@ from fastdiv.batch import Scores
 from fastdiv.errors import UsageError
 from fastdiv_kernels import reference
 from fastdiv_kernels.contract import (
+    BFLOAT16,
     CORRECT,
     DYNAMICS,
     PRESENT,
@@ -24,6 +25,7 @@ from fastdiv_kernels.contract import (
     UNNORMALIZED,
     Kind,
     Reason,
+    as_float,
 )
 
 CLASSES = [
@@ -37,7 +39,7 @@ CLASSES = [
     200,  # some rounds of an unrolled loop and a tail
     1000,  # many rounds: the sums have partial sums
 ]
-DTYPES = ["f2", "f4", "f8"]
+DTYPES = ["f2", "bf16", "f4", "f8"]
 KINDS = list(Kind)
 EXACT = ("correct", "predicted", "rank", "status")
 FLOATS = ("loss", "confidence", "margin", "brier")
@@ -87,13 +89,24 @@ def assert_equal_integers(got, wanted):
         np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name), err_msg=name)
 
 
+def cast(x, dtype):
+    """Return numbers as predictions of a dtype; for bfloat16 the upper halves of float32."""
+    if dtype != "bf16":
+        return np.asarray(x, dtype)
+    return (np.asarray(x, np.float32).view(np.uint32) >> 16).astype(BFLOAT16)
+
+
+def eps_of(dtype):
+    return 2.0**-7 if dtype == "bf16" else float(np.finfo(dtype).eps)
+
+
 def of_kind(logits, kind, dtype):
     """Turn logits (float64) into predictions of a kind and dtype."""
     if kind == Kind.LOGITS:
-        return logits.astype(dtype)
+        return cast(logits, dtype)
     shifted = logits - logits.max(axis=1, keepdims=True)
     logprobs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return (np.exp(logprobs) if kind == Kind.PROBS else logprobs).astype(dtype)
+    return cast(np.exp(logprobs) if kind == Kind.PROBS else logprobs, dtype)
 
 
 def samples(kind, dtype, n, c, seed=0):
@@ -111,7 +124,7 @@ def samples(kind, dtype, n, c, seed=0):
 
 def rows_of_every_sort(kind, dtype, n, c, seed=0):
     """Make n rows, ordinary and invalid in every way."""
-    x, labels = samples(kind, dtype, n, c, seed)
+    x, labels = samples(kind, "f8", n, c, seed)
     rng = np.random.default_rng([seed, c, 1])
     for value in (np.nan, np.inf, 1.5, -2.0):
         x[rng.random(n) < 0.05, rng.integers(0, c)] = value
@@ -119,7 +132,7 @@ def rows_of_every_sort(kind, dtype, n, c, seed=0):
     x[rng.random(n) < 0.05] = -np.inf
     labels[rng.random(n) < 0.05] = -1
     labels[rng.random(n) < 0.05] = c
-    return x, labels
+    return cast(x, dtype), labels
 
 
 # -- against the reference -------------------------------------------------------------------
@@ -160,8 +173,8 @@ def test_invalid_rows_among_valid_ones_equal_the_reference(backend, dtype, kind,
 
 
 def plain_numpy(x, labels, kind):
-    """Score as people do, in the precision of x (float32 for float16): the yardstick."""
-    v = x.astype(np.float32) if x.dtype == np.float16 else x
+    """Score as people do, in the precision of x (float32 for 16 bits): the yardstick."""
+    v = x.astype(np.float32) if x.dtype == np.float16 else as_float(x)
     rows = np.arange(len(v))
     with np.errstate(divide="ignore", over="ignore"):
         if kind == Kind.LOGITS:
@@ -199,17 +212,19 @@ def assert_no_worse_than_numpy(got, wanted, x, labels, kind):
 
 
 @pytest.mark.parametrize("c", [2, 10, 64, 65, 1000])
-@pytest.mark.parametrize(("dtype", "allowed"), [("f2", 1e-6), ("f4", 1e-6), ("f8", 1e-14)])
+@pytest.mark.parametrize(
+    ("dtype", "allowed"), [("f2", 1e-6), ("bf16", 1e-6), ("f4", 1e-6), ("f8", 1e-14)]
+)
 def test_loss_of_a_confident_right_answer_keeps_its_precision_down_to_1e_30(
     backend, dtype, allowed, c
 ):
-    lead = np.arange(5.0, 69.0, 0.5)  # exact in float16; losses from about 1e-2 to 1e-30
-    x = np.zeros((len(lead), c), dtype)
+    lead = np.arange(5.0, 69.0, 0.5)  # exact in 16 bits; losses from about 1e-2 to 1e-30
+    x = np.zeros((len(lead), c))
     labels = np.arange(len(lead)) % c
     x[np.arange(len(lead)), labels] = lead
     true = np.log1p((c - 1) * np.exp(-lead))
     assert true.min() < c * 2e-30
-    loss = score(backend, x, labels, Kind.LOGITS).loss
+    loss = score(backend, cast(x, dtype), labels, Kind.LOGITS).loss
     np.testing.assert_allclose(loss, true, rtol=allowed, atol=0)
 
 
@@ -231,12 +246,12 @@ def test_loss_of_a_confident_right_answer_is_as_precise_as_what_was_given(backen
 @every_kind
 @every_dtype
 def test_margin_near_a_tie_does_not_cancel(backend, dtype, kind, c):
-    step = float(np.finfo(dtype).eps)
     a, b = {Kind.LOGITS: (8.0, 8.0), Kind.PROBS: (0.5, 0.5), Kind.LOGPROBS: (-0.5, -0.5)}[kind]
     rest = {Kind.LOGITS: -100.0, Kind.PROBS: 0.0, Kind.LOGPROBS: -np.inf}[kind]
-    x = np.full((6, c), rest, dtype)
+    x = np.full((6, c), rest)
     x[:, 0] = a
-    x[:, 1] = b - np.array([1, 2, 3, 8, 64, 100]) * step * 8
+    x[:, 1] = b - np.array([1, 2, 3, 8, 64, 100]) * eps_of(dtype) * 8
+    x = cast(x, dtype)
     wanted = truth(x, np.zeros(6), kind).margin
     got = score(backend, x, np.zeros(6), kind).margin
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=0)
@@ -261,7 +276,7 @@ def test_sure_and_right_is_no_loss_at_all(backend, kind, c):
 def test_a_masked_class_costs_nothing(backend, dtype, kind, c):
     x, labels = samples(kind, dtype, 150, c)
     left = c // 2
-    masked = np.insert(x, [0, left, left, c], -np.inf, axis=1)
+    masked = np.insert(x, [0, left, left, c], cast(-np.inf, dtype), axis=1)
     moved = labels + 1 + 2 * (labels >= left)
     wanted = score(backend, x, labels, kind)
     got = score(backend, masked, moved, kind)
@@ -320,13 +335,13 @@ INVALID = [
 def test_an_invalid_row_is_marked_and_says_nothing_else(
     backend, kind, bad, reason, dtype, c, place
 ):
-    x = np.full((3, c), ORDINARY[kind], dtype)
+    x = np.full((3, c), ORDINARY[kind])
     x[:, c // 2] = 0.9 if kind == Kind.PROBS else 0.0
     if bad is None:
         x[1] = 0.0 if kind == Kind.PROBS else -np.inf
     else:
         x[1, place] = bad
-    scores = score(backend, x, [0, 0, 0], kind)
+    scores = score(backend, cast(x, dtype), [0, 0, 0], kind)
     assert scores.status[1] == reason
     assert [getattr(scores, name)[1] for name in ("correct", "predicted", "rank")] == [0, -1, -1]
     assert all(np.isnan(getattr(scores, name)[1]) for name in FLOATS)
@@ -340,14 +355,14 @@ def test_an_invalid_row_hides_no_invalid_row_after_it(backend, dtype, kind, c):
     sorts = [(bad, reason) for of, bad, reason in INVALID if of == kind]
     for before, _ in sorts:
         for after, reason in sorts:
-            x = np.full((400, c), ORDINARY[kind], dtype)
+            x = np.full((400, c), ORDINARY[kind])
             x[:, 1] = 0.9 if kind == Kind.PROBS else 0.0
             for rows, bad in ((slice(0, 200), before), (slice(200, 400), after)):
                 if bad is None:
                     x[rows] = 0.0 if kind == Kind.PROBS else -np.inf
                 else:
                     x[rows, 0] = bad
-            status = score(backend, x, np.zeros(400), kind).status
+            status = score(backend, cast(x, dtype), np.zeros(400), kind).status
             assert (status[200:] == reason).all(), f"rows with {after} after rows with {before}"
 
 
@@ -356,8 +371,8 @@ def test_an_invalid_row_hides_no_invalid_row_after_it(backend, dtype, kind, c):
 @every_dtype
 def test_a_label_out_of_range_makes_the_row_invalid(backend, dtype, kind, c):
     labels = [0, -1, c, c + 1, INT32.min, INT32.max, c - 1]
-    x = np.full((len(labels), c), 1 / c if kind == Kind.PROBS else -1.0, dtype)
-    scores = score(backend, x, labels, kind)
+    x = np.full((len(labels), c), 1 / c if kind == Kind.PROBS else -1.0)
+    scores = score(backend, cast(x, dtype), labels, kind)
     assert (scores.status & 7).tolist() == [Reason.VALID, *[Reason.LABEL] * 5, Reason.VALID]
     assert scores.predicted.tolist() == [0, *[-1] * 5, 0]
     assert scores.rank.tolist() == [0, *[-1] * 5, c - 1]
@@ -389,10 +404,13 @@ def test_of_several_reasons_the_first_is_given_and_the_label_comes_last(
     ("kind", "limit"), [(Kind.PROBS, -1e-6), (Kind.PROBS, 1.01), (Kind.LOGPROBS, np.log(1.01))]
 )
 def test_what_contradicts_a_kind_begins_where_the_reference_says(backend, dtype, kind, limit):
-    at = np.array(limit, dtype)
-    around = [np.nextafter(at, np.array(-9, dtype)), at, np.nextafter(at, np.array(9, dtype))]
+    at = cast(limit, dtype)
+    if dtype == "bf16":
+        around = np.array([at - 1, at, at + 1], BFLOAT16)
+    else:
+        around = [np.nextafter(at, np.array(-9, dtype)), at, np.nextafter(at, np.array(9, dtype))]
     for c in (3, 70):
-        x = np.full((3, c), 0.5 / c if kind == Kind.PROBS else -9.0, dtype)
+        x = cast(np.full((3, c), 0.5 / c if kind == Kind.PROBS else -9.0), dtype)
         x[:, 1] = around
         got, wanted = score(backend, x, [1, 1, 1], kind), score(reference, x, [1, 1, 1], kind)
         assert len(np.unique(wanted.status & 7)) == 2  # the limit lies among them
@@ -411,6 +429,8 @@ def test_what_contradicts_a_kind_begins_where_the_reference_says(backend, dtype,
         ("f8", -0.00100000002, True),
         ("f2", 0.0089, False),
         ("f2", 0.0111, True),
+        ("bf16", 0.0078125, False),
+        ("bf16", 0.01171875, True),
     ],
 )
 @pytest.mark.parametrize("kind", [Kind.PROBS, Kind.LOGPROBS])
@@ -422,10 +442,10 @@ def test_a_sum_off_by_more_than_the_tolerance_is_flagged_and_not_mended(
     if kind == Kind.LOGPROBS:
         with np.errstate(divide="ignore"):
             x = np.log(x)
-    x = x.astype(dtype)
+    x = cast(x, dtype)
     scores = score(backend, x, [0], kind)
     assert bool(scores.status[0] & UNNORMALIZED) == flagged
-    given = float(x[0, 0])
+    given = float(as_float(x)[0, 0])
     loss = -np.log(given) if kind == Kind.PROBS else -given
     np.testing.assert_allclose(scores.loss, loss, rtol=1e-6)
 
@@ -438,9 +458,9 @@ def test_a_sum_off_by_more_than_the_tolerance_is_flagged_and_not_mended(
 @pytest.mark.parametrize("c", [2, 5, 64, 65, 130])
 def test_ties_go_to_the_lowest_index(backend, c, kind, dtype):
     for tied in ([0, 1], [0, c - 1], [c // 2, c - 1], range(c)):
-        x = np.full((c, c), 0.0 if kind == Kind.PROBS else -3.0, dtype)
+        x = np.full((c, c), 0.0 if kind == Kind.PROBS else -3.0)
         x[:, list(tied)] = 0.5 if kind == Kind.PROBS else -0.25
-        scores = score(backend, x, np.arange(c), kind)
+        scores = score(backend, cast(x, dtype), np.arange(c), kind)
         n = len(set(tied))
         order = [*sorted(set(tied)), *(j for j in range(c) if j not in set(tied))]
         assert (scores.predicted == order[0]).all()
@@ -555,7 +575,7 @@ def test_nothing_is_written_beside_the_rows_asked_for(backend, n, c):
 @every_dtype
 def test_no_rows_are_no_work(backend, dtype):
     for c in (2, 70):
-        scores = score(backend, np.empty((0, c), dtype), np.empty(0), Kind.LOGITS)
+        scores = score(backend, cast(np.empty((0, c)), dtype), np.empty(0), Kind.LOGITS)
         assert len(scores) == 0
 
 
@@ -567,10 +587,12 @@ def test_no_rows_are_no_work(backend, dtype):
 @every_dtype
 def test_a_constant_added_to_logits_changes_no_bit_where_none_is_lost(backend, dtype, c, shift):
     rng = np.random.default_rng(c)
-    x = rng.integers(-64, 65, (200, c)) / 8  # multiples of 1/8 below 256: exact in float16
+    # Multiples of 1/8 below 256 are exact in float16, of 1/2 below 128 in bfloat16.
+    steps = 2 if dtype == "bf16" else 8
+    x = rng.integers(-8 * steps, 8 * steps + 1, (200, c)) / steps
     labels = rng.integers(0, c, 200)
-    there = score(backend, x.astype(dtype), labels, Kind.LOGITS)
-    moved = score(backend, (x + shift).astype(dtype), labels, Kind.LOGITS)
+    there = score(backend, cast(x, dtype), labels, Kind.LOGITS)
+    moved = score(backend, cast(x + shift, dtype), labels, Kind.LOGITS)
     assert_same_bits(moved, there)
 
 
@@ -584,7 +606,7 @@ def test_permuted_classes_permute_the_prediction_and_nothing_else(backend, dtype
     order = rng.permutation(c)  # class j becomes class of[j]
     of = np.argsort(order)
     x = of_kind(logits, kind, dtype)
-    x[np.apply_along_axis(lambda row: len(set(row)) < c, 1, x)] = np.nan  # rounded to a tie
+    x[np.apply_along_axis(lambda row: len(set(row)) < c, 1, x)] = cast(np.nan, dtype)  # a tie
     a, b = score(backend, x, labels, kind), score(backend, x[:, order], of[labels], kind)
     valid = a.status & 7 == 0
     assert valid.sum() > 50
@@ -620,34 +642,40 @@ def test_the_three_kinds_of_one_prediction_agree(backend, c):
 
 def extreme_values(dtype, kind):
     """Return a strategy of values at the edges of a dtype and of the kernel's polynomials."""
-    info = np.finfo(dtype)
-    edges = [0.0, -0.0, 1.0, -1.0, 0.5, info.max, -info.max, info.tiny, info.smallest_subnormal]
-    edges += [-info.smallest_subnormal, info.eps, 1 + info.eps, np.inf, -np.inf, np.nan]
+    if dtype == "bf16":
+        most, tiny, subnormal = as_float(np.array([0x7F7F, 0x0080, 0x0001], BFLOAT16)).tolist()
+    else:
+        info = np.finfo(dtype)
+        most, tiny, subnormal = info.max, info.tiny, info.smallest_subnormal
+    eps = eps_of(dtype)
+    edges = [0.0, -0.0, 1.0, -1.0, 0.5, most, -most, tiny, subnormal]
+    edges += [-subnormal, eps, 1 + eps, np.inf, -np.inf, np.nan]
     if kind == Kind.PROBS:
-        edges += [1 - info.epsneg, 1.005, -5e-7, 1e-3, 1e-7]
+        edges += [1 - eps / 2, 1.005, -5e-7, 1e-3, 1e-7]
     else:
         edges += [87.5, 88.5, 89.0, -87.4, -103.9, -104.0, -105.0, -708.5, -745.5, -1e4, 1e4]
-    width = np.dtype(dtype).itemsize * 8
+    width = 32 if dtype == "bf16" else np.dtype(dtype).itemsize * 8
     low, high = {Kind.LOGITS: (-100, 100), Kind.PROBS: (0, 1), Kind.LOGPROBS: (-100, 0)}[kind]
     with np.errstate(over="ignore"):
-        fixed = [float(np.array(x, dtype)) for x in edges]
+        fixed = [float(as_float(cast(x, dtype))) for x in edges]
     return st.sampled_from(fixed) | st.floats(low, high, width=width)
 
 
 @st.composite
 def extreme_rows(draw):
-    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    dtype = draw(st.sampled_from(DTYPES))
     kind = draw(st.sampled_from(KINDS))
     c = draw(st.sampled_from([2, 3, 5, 66]))
     n = draw(st.integers(1, 3))
     values = extreme_values(dtype, kind)
     rows = draw(hnp.arrays(np.float64, (n, min(c, 5)), elements=values))
-    x = np.full((n, c), -3.0 if kind != Kind.PROBS else 0.0, dtype)
+    x = np.full((n, c), -3.0 if kind != Kind.PROBS else 0.0)
     places = draw(st.lists(st.integers(0, c - 1), min_size=5, max_size=5))
     for j, place in zip(range(rows.shape[1]), places, strict=False):
         x[:, place] = rows[:, j]
     labels = draw(hnp.arrays(np.int32, n, elements=st.integers(-1, c)))
-    return x, labels, kind
+    with np.errstate(over="ignore"):
+        return cast(x, dtype), labels, kind
 
 
 @settings(max_examples=400, deadline=None)
@@ -657,9 +685,9 @@ def test_extreme_values_are_scored_as_the_reference_scores_them(backend, data):
     with np.errstate(over="ignore", invalid="ignore"):
         wanted = score(reference, x, labels, kind)
         if kind != Kind.LOGITS:  # a sum within rounding of its tolerance may fall on either side
-            v = x.astype(np.float64)
+            v = as_float(x).astype(np.float64)
             off = np.abs((v if kind == Kind.PROBS else np.exp(v)).sum(axis=1) - 1)
-            assume(not (np.abs(off - (1e-2 if x.dtype == "f2" else 1e-3)) < 1e-6).any())
+            assume(not (np.abs(off - (1e-2 if x.itemsize == 2 else 1e-3)) < 1e-6).any())
     got = score(backend, x, labels, kind)
     assert_equal_integers(got, wanted)
     single = x.dtype != np.float64
@@ -673,6 +701,34 @@ def test_extreme_values_are_scored_as_the_reference_scores_them(backend, data):
             atol=2e-5 if single and name == "margin" else 1e-37,
             err_msg=name,
         )
+
+
+# -- words of bfloat16 ------------------------------------------------------------------------
+
+
+def assert_scored_as_float32(backend, words, labels, kind):
+    got, wanted = (score(backend, x, labels, kind) for x in (words, as_float(words)))
+    for scores in (got, wanted):  # whose tolerances differ
+        scores.status &= np.uint8(~UNNORMALIZED & 0xFF)
+    assert_same_bits(got, wanted)
+
+
+@pytest.mark.parametrize("c", [2, 10, 64, 65, 200, 1000])
+@every_kind
+def test_words_have_the_same_bits_as_the_float32_numbers_that_they_stand_for(backend, kind, c):
+    words, labels = rows_of_every_sort(kind, "bf16", 300, c)
+    assert_scored_as_float32(backend, words, labels, kind)
+
+
+@pytest.mark.parametrize("c", [2, 65])
+@every_kind
+def test_every_word_is_understood(backend, kind, c):
+    words = cast(np.zeros((1 << 16, c)), "bf16")
+    words[:, 1] = every = np.arange(1 << 16)
+    assert_scored_as_float32(backend, words, np.ones(1 << 16), kind)
+    reason = score(backend, words, np.ones(1 << 16), kind).status & 7
+    np.testing.assert_array_equal(reason == Reason.NAN, every & 0x7FFF > 0x7F80)
+    np.testing.assert_array_equal(reason == Reason.POSITIVE_INFINITY, every == 0x7F80)
 
 
 # -- histories --------------------------------------------------------------------------------
@@ -727,6 +783,7 @@ CALL = r"(?:\bcallq?\s|\bbl\s|\$)[\w.$]*?\b_?(exp|expf|exp2f?|log|logf|log1pf?|p
         ("score_tile", "float64"),
         ("score_rows", "float32"),
         ("score_rows", "uint16"),  # float16, with a conversion in every loop
+        ("score_rows", "int16"),  # bfloat16, with a shift in every loop
     ],
 )
 def test_the_cpu_scores_with_vectors_and_without_calls_to_exp_or_log(name, values):

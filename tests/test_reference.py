@@ -8,6 +8,7 @@ import pytest
 from fastdiv.batch import Scores
 from fastdiv_kernels import exact, reference
 from fastdiv_kernels.contract import (
+    BFLOAT16,
     BINS,
     CORRECT,
     DYNAMICS,
@@ -22,6 +23,9 @@ from fastdiv_kernels.contract import (
     PairCount,
     Reason,
     TallySum,
+    as_float,
+    dtype_name,
+    widest,
 )
 
 INF = np.inf
@@ -33,7 +37,10 @@ LN10 = 2.302585092994046
 
 
 def score(predictions, labels, kind, dtype="f8"):
-    x = np.asarray(predictions, dtype)
+    if dtype == "bf16":
+        x = (np.asarray(predictions, "f4").view("u4") >> 16).astype(BFLOAT16)
+    else:
+        x = np.asarray(predictions, dtype)
     scores = Scores.empty(len(x), x.dtype)
     reference.score(x, np.asarray(labels, np.int32), kind, *scores.arrays())
     return scores
@@ -162,7 +169,8 @@ def test_reasons_by_hand(kind, values, label, reason):
 @pytest.mark.parametrize(
     ("dtype", "p", "flagged"),
     [("f8", 0.5009, False), ("f8", 0.5011, True), ("f4", 0.5011, True), ("f4", 0.4989, True),
-     ("f2", 0.509, False), ("f2", 0.511, True)],
+     ("f2", 0.509, False), ("f2", 0.511, True), ("bf16", 0.5078125, False),
+     ("bf16", 0.51171875, True)],
 )  # fmt: skip
 def test_tolerance_of_a_sum_is_wider_for_16_bits(dtype, p, flagged):
     assert bool(score([[0.5, p]], [0], Kind.PROBS, dtype).status[0] & UNNORMALIZED) == flagged
@@ -196,6 +204,8 @@ def test_blocks_of_rows_do_not_show(monkeypatch, n):
         ("f4", [np.nan, INF]),
         ("f4", [-INF, -INF]),
         ("f4", [1e-45, -1e-45]),
+        ("bf16", [3e38, -3e38]),
+        ("bf16", [np.nan, INF]),
     ],
 )
 @pytest.mark.parametrize("kind", list(Kind))
@@ -203,6 +213,90 @@ def test_no_row_makes_numpy_warn(kind, dtype, row):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         score([row, row[::-1]], [0, 0], kind, dtype)
+
+
+# -- bfloat16 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        (0x0000, 0.0),
+        (0x8000, -0.0),
+        (0x3F80, 1.0),
+        (0xC049, -3.140625),  # the first 8 bits of pi, 201 / 64
+        (0x3DCD, 0.10009765625),  # 205 / 2048
+        (0x7F7F, 255 * 2.0**120),  # the largest
+        (0x0080, 2.0**-126),  # the smallest normal number
+        (0x0001, 2.0**-133),  # the smallest
+        (0x807F, -127 * 2.0**-133),
+        (0x7F80, INF),
+        (0xFF80, -INF),
+        (0x7FC0, np.nan),
+        (0xFFFF, np.nan),
+        (0x7F81, np.nan),  # signalling
+    ],
+)
+def test_a_word_of_bfloat16_by_hand(word, wanted):
+    got = as_float(np.array([[word, 0]], BFLOAT16))
+    assert got.dtype == np.float32
+    assert got.shape == (1, 2)
+    np.testing.assert_array_equal(got, [[wanted, 0]])
+    assert np.isnan(wanted) or np.signbit(got[0, 0]) == np.signbit(wanted)
+
+
+def test_every_word_is_the_upper_half_of_its_float32():
+    words = np.arange(1 << 16, dtype=BFLOAT16)
+    halves = as_float(words).view(np.uint32)
+    np.testing.assert_array_equal(halves >> 16, words)
+    assert not (halves & 0xFFFF).any()
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_real_numbers_are_left_as_they_are(dtype):
+    x = np.ones((3, 2), dtype)
+    assert as_float(x) is x
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_signalling_nan_is_a_nan_and_makes_nothing_warn(kind):
+    words = np.array([[0x7F81, 0], [0xFFBF, 0x7F80]], BFLOAT16)
+    for x in (words, as_float(words)):
+        scores = Scores.empty(2, x.dtype)
+        reference.score(x, np.array([0, 1], np.int32), kind, *scores.arrays())
+        assert scores.status.tolist() == [Reason.NAN, Reason.NAN]
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_words_are_scored_as_the_float32_numbers_that_they_stand_for(kind):
+    rng = np.random.default_rng(0)
+    words, labels = rng.integers(0, 1 << 16, (500, 3)).astype(BFLOAT16), rng.integers(-1, 4, 500)
+    words[::2] = (rng.random((250, 3), "f4") / 2).view("u4") >> 16
+    got, wanted = (Scores.empty(500, words.dtype) for _ in range(2))
+    assert got.loss.dtype == np.float32
+    for x, scores in ((words, got), (as_float(words), wanted)):
+        reference.score(x, labels.astype(np.int32), kind, *scores.arrays())
+        scores.status &= np.uint8(~UNNORMALIZED & 0xFF)  # whose tolerances differ
+    for a, b in zip(got.arrays(), wanted.arrays(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "both"),
+    [
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("bfloat16", "float16", "float32"),
+        ("bfloat16", "float32", "float32"),
+        ("bfloat16", "float64", "float64"),
+        ("float16", "float16", "float16"),
+        ("float16", "float32", "float32"),
+        ("float32", "float64", "float64"),
+    ],
+)
+def test_widest_holds_both_without_loss(a, b, both):
+    of = {dtype_name(dtype): dtype for dtype in (BFLOAT16, *map(np.dtype, ("f2", "f4", "f8")))}
+    assert dtype_name(widest(of[a], of[b])) == both
+    assert widest(of[b], of[a]) == widest(of[a], of[b])
 
 
 # -- against others ---------------------------------------------------------------------------

@@ -21,6 +21,11 @@ margin
     ``log p[y] - max(log p[j] for j != y)``; for logits the difference of the logits.
 brier
     ``sum((p - onehot(y))**2)``.
+
+NumPy has no bfloat16: its predictions are uint16 words (`BFLOAT16`), each the upper half of the
+float32 that it stands for. A word is NaN where its low 15 bits are above 0x7F80, +inf is 0x7F80,
+-inf 0xFF80. A backend scores words as it would score the float32 numbers, but allows their sum
+the tolerance of 16-bit input.
 """
 
 from enum import IntEnum
@@ -30,6 +35,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Dtype = np.dtype[Any]
+
+BFLOAT16: Final = np.dtype(np.uint16)  # bfloat16, as words; no prediction is an unsigned integer
+
+
+def dtype_name(dtype: Dtype) -> str:
+    """Name the dtype of predictions as people do."""
+    return "bfloat16" if dtype == BFLOAT16 else dtype.name
+
+
+def as_float(predictions: Array) -> NDArray[np.floating[Any]]:
+    """Return predictions as real numbers: words as float32, exactly; all others as they are.
+
+    A signalling NaN stays one, and NumPy warns when it casts that to float64.
+    """
+    if predictions.dtype != BFLOAT16:
+        return predictions
+    bits: NDArray[np.uint32] = np.left_shift(predictions, 16, dtype=np.uint32)
+    return bits.view(np.float32)
+
+
+def widest(a: Dtype, b: Dtype) -> Dtype:
+    """Return the narrowest dtype that holds predictions of both without loss."""
+    if a == b:
+        return a
+    return np.promote_types(*(np.float32 if dtype == BFLOAT16 else dtype for dtype in (a, b)))
 
 
 class Kind(IntEnum):
@@ -158,7 +189,7 @@ class Backend(Protocol):
 
     def score(
         self,
-        predictions: Array,  # (n, c) float16, float32 or float64, C order
+        predictions: Array,  # (n, c) float16, BFLOAT16, float32 or float64, C order
         labels: Array,  # (n,) int32; any value, out of [0, c) makes the row invalid
         kind: Kind,
         loss: Array,  # (n,) float32; float64 for float64 predictions

@@ -29,6 +29,7 @@ from fastdiv_kernels.contract import (
     PairCount,
     Reason,
     TallySum,
+    as_float,
 )
 from fastdiv_kernels.exact import LIMBS_64, ORIGIN_32, ORIGIN_64
 
@@ -52,7 +53,8 @@ def score(
     outputs = (loss, correct, predicted, confidence, margin, brier, rank, status)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        block = predictions[rows].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # the cast of a signalling NaN
+            block = as_float(predictions[rows]).astype(np.float64)
         results = _score_block(block, labels[rows].astype(np.int64), kind, tolerance)
         with np.errstate(over="ignore"):  # float32 cannot hold every loss of huge logits
             for output, result in zip(outputs, results, strict=True):

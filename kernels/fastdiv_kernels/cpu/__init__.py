@@ -4,7 +4,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from fastdiv_kernels.contract import SUM_TOLERANCE, SUM_TOLERANCE_16_BIT, Array, Kind
+from fastdiv_kernels.contract import BFLOAT16, SUM_TOLERANCE, SUM_TOLERANCE_16_BIT, Array, Kind
 from fastdiv_kernels.cpu.score import score_rows, score_tile
 from fastdiv_kernels.cpu.tally import tally, tally_classes
 from fastdiv_kernels.cpu.transitions import dynamics, transitions
@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 name = "cpu"
+BITS = {np.dtype(np.float16): np.uint16, BFLOAT16: np.int16}  # Numba knows neither dtype
 TILED_UP_TO = 64  # classes; measured: beyond, working along the row is faster
 
 
@@ -36,9 +37,9 @@ def score(
     predicted: Array, confidence: Array, margin: Array, brier: Array, rank: Array, status: Array,
 ) -> None:  # fmt: skip
     """Score each row; see the contract."""
-    half = predictions.dtype == np.float16
-    tolerance = SUM_TOLERANCE_16_BIT if half else SUM_TOLERANCE
-    values = predictions.view(np.uint16) if half else predictions
+    bits = BITS.get(predictions.dtype)  # `value` makes numbers of them
+    tolerance = SUM_TOLERANCE if bits is None else SUM_TOLERANCE_16_BIT
+    values = predictions if bits is None else predictions.view(bits)
     kernel = score_tile if predictions.shape[1] <= TILED_UP_TO else score_rows
     kernel(
         _same_type(values), _same_type(labels), int(kind), tolerance, loss, correct, predicted,

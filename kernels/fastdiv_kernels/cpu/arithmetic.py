@@ -1,4 +1,4 @@
-"""exp, log, log1p and half precision as straight-line code that LLVM vectorises.
+"""exp, log, log1p and 16-bit numbers as straight-line code that LLVM vectorises.
 
 Numba's own `exp` and `log` are scalar library calls: its wheels come without SVML. The
 polynomials are Chebyshev interpolants made for this file, the logarithm is the series of
@@ -162,7 +162,7 @@ def log1p(x: Any) -> Any:
 
 
 def value(x: Any) -> Any:
-    """Return a stored prediction as a number; float16 comes as 16 bits and leaves as float32."""
+    """Return a stored prediction as a number; float16 as uint16, bfloat16 as int16 give float32."""
     raise NotImplementedError
 
 
@@ -201,10 +201,15 @@ def _value(x: Any) -> Any:
     def from_half(x: Any) -> Any:
         return _half_to_float(x)
 
+    def from_bfloat(x: Any) -> Any:
+        return as_float(np.int32(np.int32(x) << np.int32(16)))
+
     def unchanged(x: Any) -> Any:
         return x
 
-    return from_half if x == types.uint16 else unchanged
+    if x == types.uint16:
+        return from_half
+    return from_bfloat if x == types.int16 else unchanged
 
 
 @intrinsic
