@@ -13,7 +13,7 @@ from fastdiv_kernels.contract import Array
 
 IdValues: TypeAlias = (
     NDArray[np.int64] | NDArray[np.uint64] | pa.Array
-)  # strings as Arrow large_string
+)  # strings as Arrow large_string, bytes as large_binary
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Chunk:
     """Where one piece of work lies; known before anything is read, small, picklable."""
 
     part: int  # which file, table or array of the source
-    row_group: int | None  # None where a part has no row groups
-    rows: int
+    row_group: int
+    rows: int | None  # None: only reading tells
     split: str | None = None  # None: there is none, or a column holds it
     epoch: int | None = None  # None: a column holds it
 
@@ -33,7 +33,7 @@ class Batch:
 
     chunk: Chunk
     start: int  # of these rows within the chunk
-    predictions: Array  # (n, c) float16, float32 or float64, C order
+    predictions: Array  # (n, c) float16, BFLOAT16, float32 or float64, C order
     labels: NDArray[np.int32]  # (n,), negative where there is no valid label
     ids: IdValues | None  # (n,), None where position identifies a sample
     epochs: NDArray[np.int64] | int  # (n,) or one for all

@@ -47,6 +47,21 @@ READING = _options(
         help="What the predictions are.", show_default=True,
     ),
     click.option("--class-names", metavar="A,B,C|FILE", help="In the order of the predictions."),
+    click.option(
+        "--dtype", type=click.Choice(["float16", "bfloat16", "float32", "float64"]),
+        help="What the bytes of a binary column, or 16-bit words, are.",
+    ),
+    click.option(
+        "--positive", metavar="LABEL", help="The class that a single score a row is the score of."
+    ),
+    click.option(
+        "--skip-lines", type=click.IntRange(0), default=0, metavar="N",
+        help="Leave out the first lines of a CSV file.",
+    ),
+    click.option(
+        "--epoch-per-path", is_flag=True,
+        help="Each PATH is an epoch (a checkpoint) of its own; NAME=PATH names it.",
+    ),
     click.option("--epochs", metavar="12,99|0:100:10", help="Read only these epochs."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: all processors."),
     click.option(
@@ -82,7 +97,9 @@ def cli() -> None:
 def analyze(
     paths: tuple[str, ...], as_json: bool, quiet: bool, class_names: str | None, **options: Any
 ) -> None:  # fmt: skip
-    """Analyze prediction dumps: Parquet files, directories or globs.
+    """Analyze prediction dumps: files, directories or globs.
+
+    Parquet, Arrow IPC, .npz and .npy, CSV, JSON lines.
 
     Name splits to see them side by side: fastdiv analyze train=DIR val=DIR
     """
@@ -112,13 +129,25 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
     resolve(options["backend"])
     asked = Asked(
         **{
-            name: options[name] for name in ("id", "label", "predictions", "epoch", "split", "kind")
+            name: options[name]
+            for name in (
+                "id",
+                "label",
+                "predictions",
+                "epoch",
+                "split",
+                "kind",
+                "dtype",
+                "positive",
+                "skip_lines",
+                "epoch_per_path",
+            )
         },
         class_names=parse_class_names(options["class_names"]),
     )
     source = open_source(_source(paths), asked)
     threads = usable_threads(options["threads"])
-    selected = selection(options["epochs"])
+    selected = selection(options["epochs"], source.epoch_names)
     plan = make_plan(source, selected, threads, options["scores"] == "rolling")
     plan.check_memory(options["memory"])
     if as_json:
@@ -129,21 +158,22 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
 
 @cli.command(context_settings={"ignore_unknown_options": True})  # epochs may be negative
 @click.argument("run")
-@click.argument("a", type=int)
-@click.argument("b", type=int)
+@click.argument("a")
+@click.argument("b")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of the table as JSON.")
 @DEBUG
-def compare(run: str, a: int, b: int, as_json: bool, debug: bool) -> None:
+def compare(run: str, a: str, b: str, as_json: bool, debug: bool) -> None:
     """Say which samples moved the loss from epoch A to epoch B of a saved RUN."""
     from fastdiv.render.text import console, show_pair
 
-    rows = fastdiv.load(run).compare(a, b).to_pylist()
+    loaded = fastdiv.load(run)
+    rows = loaded.compare(_epoch(loaded, a), _epoch(loaded, b)).to_pylist()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
     out = console()
     for row in rows:
-        show_pair(row, out)
+        show_pair(loaded, row, out)
 
 
 @cli.command()
@@ -179,6 +209,13 @@ def demo(output: str, quiet: bool, debug: bool) -> None:
         best = run.summary["splits"][-1]
         pair = f"{best['epoch_lowest_loss']} {best['epoch_highest_accuracy']}"
         click.echo(f"\nsaved to {where / 'run'}: try fastdiv compare {where / 'run'} {pair}")
+
+
+def _epoch(run: fastdiv.Run, text: str) -> int | str:
+    """Return an epoch given by name or number."""
+    if text in run.summary.get("epoch_names", {}).values():
+        return text
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 
 def _show(run: fastdiv.Run, as_json: bool, quiet: bool) -> None:

@@ -57,6 +57,10 @@ def analyze(
     split: str | None = None,
     kind: str = "auto",
     class_names: str | Path | Iterable[str] | None = None,
+    dtype: str | None = None,
+    positive: str | None = None,
+    skip_lines: int = 0,
+    epoch_per_path: bool = False,
     epochs: str | int | Iterable[int] | slice | None = None,
     duplicates: str = "error",
     threads: int | None = None,
@@ -74,19 +78,33 @@ def analyze(
     Parameters
     ----------
     source
-        A path (Parquet file, directory or glob) or a list of paths; an Arrow table; a mapping
-        from epoch (int) to paths, tables, ``(predictions, labels)`` or ``(predictions, labels,
-        ids)``; or a mapping from split name (str) to any of these.
+        A path (of a Parquet, Arrow IPC, .npz, .npy, CSV or JSON-lines file, a directory or a
+        glob); anything that exports Arrow columns (pyarrow, polars, pandas, DuckDB) or a reader
+        of record batches, which is streamed; ``(predictions, labels)`` or ``(predictions, labels,
+        ids)`` of NumPy, or of anything with DLPack; a list of any of these; a mapping from epoch
+        (int, or the name of a checkpoint) to any of these; or a mapping from split name (str, or
+        None) to any of these.
     id, label, predictions, epoch, split : str, optional
         Column names, where they are not to be found by themselves. `predictions` also takes a
         list of columns, as a list or with commas, or a prefix with ``*``; `epoch` and `split`
-        also name keys of hive directories; ``id="none"`` matches samples by position.
+        also name keys of hive directories; ``id="none"`` matches samples by position. Nested
+        columns are named by their path (``outputs.logits``). With .npy and .npz files, `label`
+        and `id` also take another file: ``"labels.npy"``, ``"labels.npz:true"``.
     kind : {"auto", "logits", "probs", "logprobs"}
     class_names : str or iterable of str, optional
         Names of the classes, in the order of the predictions: a list, ``"a,b,c"``, or the path of
         a file with one name a line.
+    dtype : {"float16", "bfloat16", "float32", "float64"}, optional
+        What the bytes of a binary column are, or 16-bit words.
+    positive : str, optional
+        Where there is one score a row: the label of the class that it is the score of.
+    skip_lines : int
+        Leave out so many lines at the beginning of a CSV file.
+    epoch_per_path : bool
+        Take each path that is given, and each key of a mapping, as an epoch (a checkpoint) of its
+        own, by its name: numbered by the number that each holds, else in the order given.
     epochs : str, int, iterable of int or slice, optional
-        Only these: ``"12,99"``, ``"0:100:10"`` (the end left out), ``[12, 99]``.
+        Only these, by number or name: ``"12,99"``, ``"0:100:10"`` (the end left out), ``[12, 99]``.
     duplicates : {"error", "first"}
         What to do with two contradicting rows of one sample in one epoch. Rows that agree
         (label, prediction, loss within 1e-6) count once.
@@ -130,8 +148,13 @@ def analyze(
         predictions = ",".join(predictions)
     if output is not None:
         check_target(Path(output), overwrite)
-    data = open_source(source, Asked(id, label, predictions, epoch, split, kind, names))
-    selected = selection(epochs)
+    asked = Asked(
+        id, label, predictions, epoch, split, kind, names, dtype,
+        None if positive is None else str(positive), skip_lines, epoch_per_path,
+    )  # fmt: skip
+    data = open_source(source, asked)
+    data.name_epochs()
+    selected = selection(epochs, data.epoch_names)
     plan = make_plan(data, selected, threads, scores == "rolling")
     plan.check_memory(memory)
     if output is None:
@@ -139,19 +162,30 @@ def analyze(
     else:
         directory = directory_beside(Path(output))
     try:
-        clip_nats = None if clip is None else -float(np.log(clip))
 
         def read_and_score(chunk: Chunk) -> Iterator[tuple[Batch, Scores, NDArray[np.uint8]]]:
             for batch in data.read(chunk):
-                scored = score_batch(kernels, batch, data.layout.kind, clip_nats)
+                scored = score_batch(kernels, batch, data.layout.kind, options.clip_nats)
                 batch.predictions = np.empty((0, 0))  # not needed any more
                 yield batch, scored, flags_of(scored)
 
         pipeline = Pipeline(
             read_and_score, lambda item: len(item[1]) * SCORED_ROW_BYTES, IN_FLIGHT_BYTES
         )
+
+        def reread(last: Chunk) -> Iterator[Batch]:
+            for chunk in plan.chunks[: plan.chunks.index(last) + 1]:
+                yield from data.read(chunk)
+
+        known = plan.epochs is not None and plan.splits is not None
         with ThreadPoolExecutor(threads) as pool:
-            scan = Scan(data, plan, kernels, options, selected, directory, pool, threads)
+            scan = Scan(
+                data.layout, data.place, kernels, options, selected, directory, pool, threads,
+                # Where only columns tell the epochs and splits, files begin small and grow.
+                expected=plan.expected // len(plan.splits or (None,)) if known else 0,
+                parts=plan.parts, epoch_names=data.epoch_names,
+                reread=None if data.once else reread,
+            )  # fmt: skip
             if progress is not None:
                 progress.start(data, plan)
             try:
@@ -164,7 +198,7 @@ def analyze(
                     progress.finish()
             read_s = time.perf_counter() - started
             tables = scan.finish()
-        summary = scan.summary(threads)
+        summary = scan.summary()
         summary["read_s"] = round(read_s, 3)
         summary["elapsed_s"] = round(time.perf_counter() - started, 3)
         run = Run(

@@ -21,15 +21,19 @@ Number = TypeVar("Number", bound=np.generic)
 TABLE_FILL = 0.8  # rebuilt at this fill to half of it or more: at most 8 bytes a sample
 GROWTH = 1.5
 LABEL_GROWTH = 1.125  # with a table just rebuilt, 12 bytes a sample in all
+RUSH = 16  # times the samples seen: so far what is expected is believed
 MOST_SLOTS = 2**31 - 2
 
 
 class Ledger:
-    """Ids of one split and their slots."""
+    """Ids of one split and their slots.
+
+    `expected` samples save copying while it grows; room is taken for samples that come.
+    """
 
     def __init__(self, expected: int = 0) -> None:
         self.n = 0
-        self.labels: NDArray[np.int32] = np.full(max(expected, 16), -1, np.int32)
+        self.labels: NDArray[np.int32] = np.full(16, -1, np.int32)
         self._labelled = 0  # no slot from here on has a label
         self._expected = expected
         self._ids: _Integers | _Strings | None = None
@@ -46,7 +50,7 @@ class Ledger:
         else:
             if self._ids is None:
                 self._ids = (
-                    _Strings()
+                    _Strings(ids.type)
                     if isinstance(ids, pa.Array)
                     else _Integers(ids.dtype, self._expected)
                 )
@@ -61,7 +65,7 @@ class Ledger:
         if self.n > MOST_SLOTS:
             raise DataError(f"more than {MOST_SLOTS} samples in one split: split the data")
         used = len(self.labels)
-        self.labels = _with_room(self.labels, used, self.n, LABEL_GROWTH)
+        self.labels = _with_room(self.labels, used, self.n, LABEL_GROWTH, self._expected)
         self.labels[used:] = -1
         return found
 
@@ -89,7 +93,7 @@ class Ledger:
         return (where[differs], labels[differs]) if differs.any() else None
 
     def ids(self) -> pa.Array:
-        """Return the ids in slot order: int64, uint64 or large_string."""
+        """Return the ids in slot order: int64, uint64 or as the strings came."""
         if self._ids is None:
             return pa.array(np.arange(self.n))
         return self._ids.values()
@@ -129,7 +133,8 @@ class _Integers:
     def __init__(self, dtype: np.dtype[np.generic], expected: int) -> None:
         self.n = 0
         self.dtype = dtype
-        self.keys: NDArray[np.int64] = np.empty(max(expected, 16), np.int64)
+        self.expected = expected
+        self.keys: NDArray[np.int64] = np.empty(16, np.int64)
         self.table = _Table()
 
     def takes(self, ids: IdValues) -> bool:
@@ -167,7 +172,7 @@ class _Integers:
         return bool((ids[1:] > ids[:-1]).all())
 
     def _room_for(self, n: int) -> None:
-        self.keys = _with_room(self.keys, self.n, n)
+        self.keys = _with_room(self.keys, self.n, n, GROWTH, self.expected)
 
     def values(self) -> pa.Array:
         return pa.array(self.keys[: self.n].view(self.dtype))
@@ -178,14 +183,15 @@ class _Integers:
 
 
 class _Strings:
-    def __init__(self) -> None:
+    def __init__(self, type_: pa.DataType) -> None:
         self.n = 0
+        self.type = type_  # of 64-bit offsets
         self.offsets: NDArray[np.int64] = np.zeros(17, np.int64)
         self.data: NDArray[np.uint8] = np.empty(256, np.uint8)
         self.table = _Table()
 
     def takes(self, ids: IdValues) -> bool:
-        return isinstance(ids, pa.Array)
+        return isinstance(ids, pa.Array) and ids.type == self.type
 
     def slots(self, ids: IdValues, guess: int) -> Slots:
         from fastdiv_kernels.cpu import lookup
@@ -221,7 +227,7 @@ class _Strings:
 
     def values(self) -> pa.Array:
         buffers = [None, pa.py_buffer(self.offsets[: self.n + 1]), pa.py_buffer(self.data)]
-        return pa.Array.from_buffers(pa.large_string(), self.n, buffers)
+        return pa.Array.from_buffers(self.type, self.n, buffers)
 
     @property
     def nbytes(self) -> int:
@@ -229,12 +235,13 @@ class _Strings:
 
 
 def _with_room(
-    array: NDArray[Number], used: int, size: int, growth: float = GROWTH
+    array: NDArray[Number], used: int, size: int, growth: float = GROWTH, expected: int = 0
 ) -> NDArray[Number]:
     """Return an array of at least `size`, with the first `used` entries of the one given."""
     if size <= len(array):
         return array
-    grown = np.empty(max(size, int(len(array) * growth)), array.dtype)
+    likely = min(expected, RUSH * size)  # of a damaged file, what it claims is not true
+    grown = np.empty(likely if likely >= size else max(size, int(len(array) * growth)), array.dtype)
     grown[:used] = array[:used]
     return grown
 

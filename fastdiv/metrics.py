@@ -29,6 +29,7 @@ class EpochRow:
     epoch: int
     totals: EpochTotals
     classes: int  # number of classes
+    name: str | None = None  # where epochs are not plain numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ def of_count(which: Count) -> Callable[[EpochRow], int]:
 EPOCH_METRICS = (
     Metric("split", pa.string(), lambda row: row.split),
     Metric("epoch", INT, lambda row: row.epoch),
+    Metric("epoch_name", pa.string(), lambda row: row.name),
     Metric("n", INT, lambda row: row.totals.n),
     Metric("n_invalid", INT, lambda row: row.totals.n - valid(row)),
     Metric("n_infinite", INT, of_count(Count.INFINITE)),

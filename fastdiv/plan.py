@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdiv.batch import Chunk
 from fastdiv.errors import UsageError
-from fastdiv.sources import Source
+from fastdiv.sources import Layout, Source
 from fastdiv_kernels.contract import DYNAMICS
 
 PROGRAM_BYTES = 320 << 20  # Python, Arrow, Numba and their caches; measured
@@ -50,17 +50,26 @@ class Plan:
 
     chunks: list[Chunk]
     parts: int  # files, tables or arrays
-    rows: int
+    rows: int | None  # None: only reading tells
     nbytes: int  # stored size of the columns that are read
     epochs: list[int] | None  # None: only reading will tell
     splits: list[str | None] | None
-    samples: int  # at most, over all splits
-    memory_bytes: int
-    disk_bytes: int
+    samples: int | None  # at most, over all splits; None: nothing tells, nor of what follows
+    expected: int  # samples that room is made for: no more than can be in the bytes that are there
+    memory_bytes: int | None
+    disk_bytes: int | None
 
     def check_memory(self, allowed: str | float | None) -> None:
         """Refuse a plan that may need more memory than is allowed."""
-        if allowed is not None and self.memory_bytes > parse_bytes(allowed):
+        if allowed is None:
+            return
+        if self.memory_bytes is None:
+            raise UsageError(
+                f"whether {human_bytes(parse_bytes(allowed))} of memory are enough cannot be told "
+                "before all is read, for nothing tells the number of rows: leave out --memory, or "
+                "write Parquet"
+            )
+        if self.memory_bytes > parse_bytes(allowed):
             raise UsageError(
                 f"an estimated {human_bytes(self.memory_bytes)} of memory is needed, more than the "
                 f"{human_bytes(parse_bytes(allowed))} of --memory: give more, fewer --threads, or "
@@ -68,10 +77,12 @@ class Plan:
             )
 
 
-def selection(epochs: str | int | Iterable[int] | slice | None) -> Selection | None:
+def selection(
+    epochs: str | int | Iterable[int] | slice | None, names: Mapping[int, str] | None = None
+) -> Selection | None:
     """Turn ``"12,99"``, ``"0:100:10"`` or some integers into a test of an epoch; None takes all.
 
-    A range is one of Python's: its end is left out.
+    A range is one of Python's: its end is left out. `names` are those of named epochs.
     """
     if epochs is None:
         return None
@@ -81,8 +92,10 @@ def selection(epochs: str | int | Iterable[int] | slice | None) -> Selection | N
             numbers = [int(x) if x else None for x in text.split(":")]
             epochs = slice(*numbers)
         else:
+            numbers_of = {name: number for number, name in (names or {}).items()}
             try:
-                epochs = [int(x) for x in text.split(",")]
+                parts = [x.strip() for x in text.split(",")]
+                epochs = [numbers_of[x] if x in numbers_of else int(x) for x in parts]
             except ValueError:
                 raise UsageError(
                     f"epochs {epochs!r}: give numbers like 12,99 or a range like 0:100:10"
@@ -117,8 +130,41 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     if selected is not None:
         known = set(filter(selected, known))
     layout = source.layout
-    rows = sum(chunk.rows for chunk in chunks)
-    samples = _samples(chunks, len(known) if known and not unknown else None)
+    rows = _sum(chunk.rows for chunk in chunks)
+    most = [source.most_rows(chunk) for chunk in chunks]
+    samples = _samples(chunks, most, len(known) if known and not unknown else None)
+    memory, disk = _needs(layout, samples, _sum(most), threads, rolling)
+    split_column = layout.split is not None
+    return Plan(
+        chunks=chunks,
+        parts=len({chunk.part for chunk in chunks}),
+        rows=rows,
+        nbytes=sum(map(source.nbytes, chunks)),
+        epochs=None if unknown else sorted(known),
+        splits=None if split_column else sorted({c.split for c in chunks}, key=split_order),
+        samples=samples,
+        expected=min(samples or 0, source.size),
+        memory_bytes=memory,
+        disk_bytes=disk,
+    )
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """Add numbers; None where one of them is."""
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total
+
+
+def _needs(
+    layout: Layout, samples: int | None, rows: int | None, threads: int, rolling: bool
+) -> tuple[int | None, int | None]:
+    """Return at most how many bytes of memory and disk are needed."""
+    if samples is None or rows is None:
+        return None, None
     width = layout.classes * layout.dtype.itemsize
     stored = 17 + (8 if layout.dtype == np.float64 else 4)
     in_flight = min(rows * SCORED_ROW_BYTES, IN_FLIGHT_BYTES)
@@ -129,18 +175,7 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     memory = samples * (INDEX_BYTES + id_bytes + 2 * stored) + in_flight + reading + classes
     memory += samples * HISTORY_BYTES if rolling else 0
     disk = samples * 2 * stored if rolling else rows * stored + samples * HISTORY_BYTES
-    split_column = layout.split is not None
-    return Plan(
-        chunks=chunks,
-        parts=len({chunk.part for chunk in chunks}),
-        rows=rows,
-        nbytes=sum(map(source.nbytes, chunks)),
-        epochs=None if unknown else sorted(known),
-        splits=None if split_column else sorted({c.split for c in chunks}, key=split_order),
-        samples=samples,
-        memory_bytes=PROGRAM_BYTES + memory,
-        disk_bytes=disk,
-    )
+    return PROGRAM_BYTES + memory, disk
 
 
 def split_order(split: str | None) -> tuple[bool, str]:
@@ -148,12 +183,14 @@ def split_order(split: str | None) -> tuple[bool, str]:
     return split is not None, split or ""
 
 
-def _samples(chunks: list[Chunk], epochs: int | None) -> int:
-    """Return at most how many samples there are."""
+def _samples(chunks: list[Chunk], most: Sequence[int | None], epochs: int | None) -> int | None:
+    """Return at most how many samples there are; None where nothing tells."""
     by_epoch: dict[Any, int] = {}
-    for chunk in chunks:
+    for chunk, rows in zip(chunks, most, strict=True):
+        if rows is None:
+            return None
         key = (chunk.split, chunk.epoch)
-        by_epoch[key] = by_epoch.get(key, 0) + chunk.rows
+        by_epoch[key] = by_epoch.get(key, 0) + rows
     largest: dict[str | None, int] = {}
     for (split, epoch), rows in by_epoch.items():
         if epoch is None and epochs:

@@ -95,13 +95,13 @@ class Run:
                     history.carry_on(kernels, samples, epochs, pool, threads)
                 yield from sample_batches(samples, history, names, schema)
 
-    def compare(self, a: int, b: int) -> pa.Table:
+    def compare(self, a: int | str, b: int | str) -> pa.Table:
         """Compare any two epochs.
 
         Parameters
         ----------
-        a, b : int
-            Epochs: the change is from `a` to `b`.
+        a, b : int or str
+            Epochs, by number or by name: the change is from `a` to `b`.
 
         Returns
         -------
@@ -111,8 +111,9 @@ class Run:
         Raises
         ------
         UsageError
-            Where no split has both epochs' scores.
+            Where no split has both epochs' scores, or no epoch has the name.
         """
+        a, b = self._number(a), self._number(b)
         rows = [self._pair(samples, a, b) for samples in self._samples if _has(samples, a, b)]
         if not rows:
             kept = sorted({e for s in self._samples for e in s.store.files})
@@ -121,6 +122,19 @@ class Run:
                 f"{', '.join(map(str, kept)) or 'none'}"
             )
         return table(TRANSITION_METRICS, rows)
+
+    def _number(self, epoch: int | str) -> int:
+        """Return the number of an epoch, which may be given by name."""
+        if not isinstance(epoch, str):
+            return int(epoch)
+        names: dict[str, str] = self.summary.get("epoch_names", {})
+        for number, name in names.items():
+            if name == epoch:
+                return int(number)
+        raise UsageError(
+            f"no epoch is named {epoch!r}: "
+            + (f"there are {', '.join(names.values())}" if names else "epochs are numbers here")
+        )
 
     def transition(self, split: str | None, a: int, b: int) -> dict[str, Any] | None:
         """Return the row of `compare(a, b)` of one split; None where its scores were not kept."""

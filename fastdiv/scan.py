@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,15 @@ from numpy.typing import NDArray
 import fastdiv
 from fastdiv.batch import Batch, Chunk, Scores
 from fastdiv.errors import DataError, UsageError
-from fastdiv.ledger import Ledger
-from fastdiv.metrics import EpochRow, PairRow, best_epochs
-from fastdiv.plan import Plan, Selection, split_order
+from fastdiv.invalid import InvalidRows
+from fastdiv.metrics import best_epochs
+from fastdiv.plan import Selection, split_order
 from fastdiv.run import SCHEMA_VERSION, scores_directory, tables_of
-from fastdiv.sources import Source
-from fastdiv.store import Contradiction, Store
+from fastdiv.sources import Layout
+from fastdiv.split import SplitScan
+from fastdiv.store import Contradiction
 from fastdiv.tables import History, Samples, class_rows, epoch_row, pair_row
-from fastdiv_kernels.contract import REASON, Backend, Reason
-
-PLACES_NAMED = 5  # of invalid rows, for each reason
-WORDS = {
-    Reason.NAN: "NaN in the predictions",
-    Reason.POSITIVE_INFINITY: "+inf in the predictions",
-    Reason.CONTRADICTS_KIND: "values that contradict the kind",
-    Reason.NO_MASS: "no mass: every class is 0 or -inf",
-    Reason.LABEL: "label missing or out of range",
-    Reason.NULL: "null predictions",
-    Reason.LENGTH: "wrong number of classes",
-}
-REMEDY = {
-    Reason.CONTRADICTS_KIND: "give the right --kind",
-    Reason.LENGTH: "the class count must not change within a data set",
-}
+from fastdiv_kernels.contract import Backend, dtype_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,47 +46,54 @@ class Options:
         if clip is not None and not usable:
             raise UsageError(f"clip must be a number between 0 and 1, not {clip!r}")
 
-
-@dataclass(slots=True)
-class SplitScan:
-    """What has been read of one split."""
-
-    name: str | None
-    ledger: Ledger
-    store: Store
-    history: History
-    ends: dict[int, int] = field(default_factory=dict)  # epoch -> slot after the last row read
-    rows: dict[int, EpochRow] = field(default_factory=dict)  # of epochs that are complete
-    pairs: list[PairRow] = field(default_factory=list)
-    classes: list[pa.Table] = field(default_factory=list)
-    duplicates: Counter[int] = field(default_factory=Counter)
-
     @property
-    def samples(self) -> Samples:
-        """What has been read so far, for the functions that make tables."""
-        return Samples.of(self.name, self.ledger, self.store)
+    def clip_nats(self) -> float | None:
+        """The largest loss in nats."""
+        return None if self.clip is None else -float(np.log(self.clip))
 
 
 class Scan:
-    """Takes scored batches in order; `finish` makes the tables."""
+    """Takes scored batches in order; `finish` makes the tables.
+
+    Parameters
+    ----------
+    place
+        Names a row of a chunk to a person.
+    selected
+        The epochs to take; None takes all.
+    expected : int
+        About how many samples a split has, 0 where nothing tells. No room is taken for more than
+        some times the samples that come.
+    parts : int
+        How many files, tables or arrays are read.
+    epoch_names
+        Of epochs that are not plain numbers.
+    reread
+        Yields all batches again up to those of a chunk, to find the first of two rows that
+        contradict each other; None where there is no second time.
+    """
 
     def __init__(
-        self, source: Source, plan: Plan, kernels: Backend, options: Options,
-        selected: Selection | None, directory: Path, pool: Executor, threads: int,
+        self, layout: Layout, place: Callable[[Chunk, int], str], kernels: Backend,
+        options: Options, selected: Selection | None, directory: Path, pool: Executor,
+        threads: int, *, expected: int = 0, parts: int = 1,
+        epoch_names: Mapping[int, str] | None = None,
+        reread: Callable[[Chunk], Iterable[Batch]] | None = None,
     ) -> None:  # fmt: skip
-        self.source = source
-        self.plan = plan
+        self.layout = layout
+        self.place = place
         self.kernels = kernels
         self.options = options
         self.selected = selected
         self.directory = directory
         self.pool = pool
         self.threads = threads
+        self.expected = expected
+        self.parts = parts
+        self.epoch_names = {} if epoch_names is None else epoch_names  # may still grow
+        self.reread = reread
         self.splits: dict[str | None, SplitScan] = {}
-        self.invalid: Counter[Reason] = Counter()
-        self.places: dict[Reason, list[str]] = {}
-        self.structural: dict[int, dict[Reason, tuple[int, str]]] = {}  # by part
-        self.part_rows: Counter[int] = Counter()
+        self.invalid = InvalidRows(layout)
         self.rows = 0
         self.nbytes = 0
 
@@ -128,104 +121,73 @@ class Scan:
             labels, flags = labels[rows], flags[rows]
             if ids is not None:
                 ids = ids.take(pa.array(rows)) if isinstance(ids, pa.Array) else ids[rows]
-        n = len(scores)
-        self.rows += n
-        self.part_rows[batch.chunk.part] += n
-        self._note_invalid(batch, scores, rows)
-        part = self._split(split)
-        if self.options.scores == "rolling":
-            self._close_before(part, epoch)
-        slots = part.ledger.slots(ids, n, part.ends.get(epoch, 0))
-        part.ends[epoch] = slots.stop if isinstance(slots, slice) else int(slots[-1]) + 1
-        file = part.store.epoch(epoch)
-        relabelled = part.ledger.relabel(slots, labels)
-        if relabelled is not None:
-            file.relabel(*relabelled)
-        try:
-            first_wins = self.options.duplicates == "first"
-            part.duplicates[epoch] += file.put(
-                slots, scores, flags, labels, part.ledger.labels, first_wins
-            )
-        except Contradiction as found:
-            row = found.row if rows is None else int(rows[found.row])
-            raise self._contradiction(batch, row, split, epoch) from None
 
-    def _split(self, name: str | None) -> SplitScan:
-        if name not in self.splits:
-            # Where only columns tell the epochs and splits, files begin small and grow.
-            known = self.plan.epochs is not None and self.plan.splits is not None
-            expected = self.plan.samples // len(self.plan.splits or (None,)) if known else 0
-            store = Store.create(
-                self.directory / "scanning" / str(len(self.splits)),
-                np.dtype(np.float64 if self.source.layout.dtype == np.float64 else np.float32),
-                expected,
-            )
-            rolling = self.options.scores == "rolling"
-            path = None if rolling else self.directory / f"history-{len(self.splits)}"
-            history = History(path, expected)
-            self.splits[name] = SplitScan(name, Ledger(expected), store, history)
-        return self.splits[name]
-
-    def _note_invalid(self, batch: Batch, scores: Scores, rows: NDArray[np.int64] | None) -> None:
-        reasons = scores.status & REASON
-        if not reasons.any():
-            return
+        def row_of(i: int) -> int:
+            return int(i if rows is None else rows[i])
 
         def place(i: int) -> str:
-            return self.source.place(batch.chunk, batch.start + int(i if rows is None else rows[i]))
+            return self.place(batch.chunk, batch.start + row_of(i))
 
-        for reason in (Reason(int(r)) for r in np.unique(reasons) if r):
-            where = np.flatnonzero(reasons == reason)
-            self.invalid[reason] += len(where)
-            places = self.places.setdefault(reason, [])
-            places += [place(i) for i in where[: PLACES_NAMED - len(places)]]
-            if reason in REMEDY:
-                counts = self.structural.setdefault(batch.chunk.part, {})
-                n, first = counts.get(reason) or (0, place(where[0]))
-                counts[reason] = (n + len(where), first)
-            if self.options.strict:
-                raise DataError(
-                    f"{places[0]}: {WORDS[reason]}{self._column(reason)}: mend the row, or leave "
-                    "out --strict to count it and go on"
-                )
+        self.invalid.note(batch.chunk.part, scores.status, place, self.options.strict)
+        self.rows += len(scores)
+        part = self.split(split)
+        if self.options.scores == "rolling":
+            self._close_before(part, epoch)
+        try:
+            part.put(epoch, ids, scores, flags, labels, self.options.duplicates == "first")
+        except Contradiction as found:
+            raise self._contradiction(batch, row_of(found.row), split, epoch) from None
 
-    def _column(self, reason: Reason) -> str:
-        layout = self.source.layout
-        if reason == Reason.LABEL:
-            column = f"column {layout.label!r}, " if layout.label is not None else ""
-            return f" ({column}classes 0 to {layout.classes - 1})"
-        names = layout.predictions
-        return f" (column {names[0]!r})" if len(names) == 1 else f" (columns {names[0]!r} …)"
+    def split(self, name: str | None) -> SplitScan:
+        """Return what has been read of a split, begun if nothing has."""
+        if name not in self.splits:
+            wide = self.layout.dtype == np.float64
+            self.splits[name] = SplitScan.create(
+                name, self.directory, len(self.splits), np.dtype("f8" if wide else "f4"),
+                self.expected, self.options.scores == "rolling",
+            )  # fmt: skip
+        return self.splits[name]
 
     def _contradiction(self, batch: Batch, row: int, split: str | None, epoch: int) -> DataError:
         """Word a contradiction; the first row's place is found by reading ids again."""
         assert batch.ids is not None
-        id_ = batch.ids[row]
-        value = id_.as_py() if isinstance(id_, pa.Scalar) else id_.item()
+        value = _value(batch.ids[row])
         second = (batch.chunk, batch.start + row)
         first = next(self._places_of(value, split, epoch, second), None)
-        places = [self.source.place(*first)] if first is not None else []
-        places.append(self.source.place(*second))
-        return DataError(
-            f"{' and '.join(places)}: sample {value!r} is twice in epoch {epoch} with other "
-            "predictions or labels: if these are different epochs, name them; if one of them is "
-            "to count, give --duplicates first"
-        )
+        places = [self.place(*first)] if first is not None else []
+        return _contradiction([*places, self.place(*second)], value, epoch)
 
     def _places_of(
         self, value: Any, split: str | None, epoch: int, before: tuple[Chunk, int]
     ) -> Iterator[tuple[Chunk, int]]:
-        for chunk in self.plan.chunks:
-            for batch in self.source.read(chunk):
-                for name, e, rows in _groups(batch):
-                    if (name, e) != (split, epoch) or batch.ids is None:
-                        continue
-                    ids = batch.ids.to_pylist() if isinstance(batch.ids, pa.Array) else batch.ids
-                    for i in range(len(ids)) if rows is None else rows.tolist():
-                        if ids[i] == value and (chunk, batch.start + i) != before:
-                            yield chunk, batch.start + i
-            if chunk == before[0]:
-                return
+        for batch in self.reread(before[0]) if self.reread is not None else ():
+            for name, e, rows in _groups(batch):
+                if (name, e) != (split, epoch) or batch.ids is None:
+                    continue
+                ids = batch.ids.to_pylist() if isinstance(batch.ids, pa.Array) else batch.ids
+                for i in range(len(ids)) if rows is None else rows.tolist():
+                    if ids[i] == value and (batch.chunk, batch.start + i) != before:
+                        yield batch.chunk, batch.start + i
+
+    def absorb(self, other: SplitScan, of: int, epoch: int, where: str) -> None:
+        """Take over the rows of an epoch of another scan as rows of `epoch`.
+
+        `where` names the other to a person.
+        """
+        part = self.split(other.name)
+        if self.options.scores == "rolling":
+            self._close_before(part, epoch)
+        elif part.rows and epoch <= max(part.rows):  # what was totalled may change
+            part.rows, part.pairs, part.classes = {}, [], {}
+        first_wins = self.options.duplicates == "first"
+        for held in other.held(of):
+            x = held.stored
+            try:
+                part.put(epoch, held.ids, x, x.flags, x.labels, first_wins, held.highest)
+            except Contradiction as found:
+                assert held.ids is not None
+                raise _contradiction([where], _value(held.ids[found.row]), epoch) from None
+        part.duplicates[epoch] += other.duplicates[of]
 
     # -- when epochs are complete ----------------------------------------------------------
 
@@ -238,60 +200,60 @@ class Scan:
             )
         if epoch in part.store.files:
             return
-        for done in sorted(e for e in part.store.files if e not in part.rows):
-            self._close(part, done)
+        self.close(part)
         for old in sorted(part.store.files)[:-1]:  # the last one is what the new one comes from
             part.store.drop(old)
 
-    def _close(self, part: SplitScan, epoch: int) -> None:
-        """Make the rows of an epoch and of its transition from the one before."""
-        samples, layout = part.samples, self.source.layout
+    def close(self, part: SplitScan) -> None:
+        """Make the rows of the epochs there are, and of the transitions between them."""
+        samples, layout = part.samples, self.layout
         how = (self.pool, self.threads)
-        row = epoch_row(self.kernels, samples, epoch, layout.classes, *how)
-        if part.rows:
-            before = part.rows[max(part.rows)]
-            part.pairs.append(pair_row(self.kernels, samples, before, row, *how))
-        part.rows[epoch] = row
-        names = layout.class_names
-        part.classes.append(class_rows(self.kernels, samples, epoch, layout.classes, names, *how))
-        if self.options.scores == "rolling":
-            part.history.carry_on(self.kernels, samples, [epoch], *how)
+        for epoch in sorted(e for e in part.store.files if e not in part.rows):
+            name = self.epoch_names.get(epoch)
+            row = epoch_row(self.kernels, samples, epoch, layout.classes, *how, name)
+            if part.rows:
+                before = part.rows[max(part.rows)]
+                part.pairs.append(pair_row(self.kernels, samples, before, row, *how))
+            part.rows[epoch] = row
+            part.classes[epoch] = class_rows(
+                self.kernels, samples, epoch, layout.classes, layout.class_names, *how
+            )
+            if self.options.scores == "rolling":
+                part.history.carry_on(self.kernels, samples, [epoch], *how)
 
     def finish(self) -> dict[str, pa.Table]:
         """Check the whole and make the tables."""
-        self._check_structure()
+        self.invalid.check_structure()
         if not self.rows:
             raise DataError("no rows: nothing to analyze (with --epochs, none of those is there)")
-        for i, name in enumerate(sorted(self.splits, key=split_order)):
-            part = self.splits[name]
-            for epoch in sorted(part.store.files):
-                if epoch not in part.rows:
-                    self._close(part, epoch)
+        parts = self._parts()
+        for i, part in enumerate(parts):
+            self.close(part)
             final = scores_directory(self.directory, i)
             final.parent.mkdir(exist_ok=True)
             part.store.trim(part.ledger.n)
             part.store.directory.rename(final)
             part.store.move(final)
         (self.directory / "scanning").rmdir()
-        parts = self._parts()
         return tables_of(
             [row for part in parts for row in part.rows.values()],
             [pair for part in parts for pair in part.pairs],
-            [table for part in parts for table in part.classes],
+            [table for part in parts for table in part.classes.values()],
         )
+
+    def copy(self, directory: Path) -> Scan:
+        """Return a scan of all that has been read, which goes on by itself."""
+        other = copy.copy(self)
+        other.directory = directory
+        other.splits = {
+            name: part.copy(directory, i) for i, (name, part) in enumerate(self.splits.items())
+        }
+        other.invalid = InvalidRows(self.layout)
+        other.invalid.merge(self.invalid)
+        return other
 
     def _parts(self) -> list[SplitScan]:
         return [self.splits[name] for name in sorted(self.splits, key=split_order)]
-
-    def _check_structure(self) -> None:
-        """Refuse files most of whose rows are of another kind or class count."""
-        for part, counts in self.structural.items():
-            for reason, (bad, where) in counts.items():
-                if 2 * bad > self.part_rows[part]:
-                    raise DataError(
-                        f"{where}: {WORDS[reason]}{self._column(reason)}, as in {bad:,} of "
-                        f"{self.part_rows[part]:,} rows of its file: {REMEDY[reason]}"
-                    )
 
     def _missing_epochs(self) -> list[int]:
         """Return the epochs that were asked for one by one and are nowhere."""
@@ -314,18 +276,19 @@ class Scan:
             if part.history.path is not None:
                 part.history.path.unlink(missing_ok=True)
 
-    def summary(self, threads: int) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Say where the tables come from; JSON can hold it."""
-        layout, parts = self.source.layout, self._parts()
+        layout, parts = self.layout, self._parts()
+        there = sorted({epoch for part in parts for epoch in part.rows})
         return {
             "schema_version": SCHEMA_VERSION,
             "fastdiv": fastdiv.__version__,
             "backend": {"name": self.kernels.name, "on": self.kernels.describe()},
-            "threads": threads,
+            "threads": self.threads,
             "kind": layout.kind.name.lower(),
             "classes": layout.classes,
             "class_names": None if layout.class_names is None else list(layout.class_names),
-            "dtype": layout.dtype.name,
+            "dtype": dtype_name(layout.dtype),
             "columns": layout.evidence,
             "options": {
                 "duplicates": self.options.duplicates,
@@ -334,7 +297,8 @@ class Scan:
                 "strict": self.options.strict,
             },
             "epochs_missing": self._missing_epochs(),
-            "parts": self.plan.parts,
+            "epoch_names": {str(e): self.epoch_names[e] for e in there if e in self.epoch_names},
+            "parts": self.parts,
             "rows": self.rows,
             "bytes": self.nbytes,
             "splits": [
@@ -349,15 +313,20 @@ class Scan:
                 }
                 for part in parts
             ],
-            "invalid": {
-                "n": sum(self.invalid.values()),
-                "reasons": [
-                    {"reason": reason.name.lower(), "in_words": WORDS[reason], "n": n,
-                     "first": self.places[reason]}
-                    for reason, n in sorted(self.invalid.items())
-                ],
-            },
-        }  # fmt: skip
+            "invalid": self.invalid.summary(),
+        }
+
+
+def _value(id_: Any) -> Any:
+    return id_.as_py() if isinstance(id_, pa.Scalar) else id_.item()
+
+
+def _contradiction(places: list[str], id_: Any, epoch: int) -> DataError:
+    return DataError(
+        f"{' and '.join(places)}: sample {id_!r} is twice in epoch {epoch} with other "
+        "predictions or labels: if these are different epochs, name them; if one of them is "
+        "to count, give --duplicates first"
+    )
 
 
 def _groups(batch: Batch) -> Iterator[tuple[str | None, int, NDArray[np.int64] | None]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastdiv.arrays import as_labels, as_predictions
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
@@ -17,11 +18,8 @@ from fastdiv_kernels.contract import REASON, Backend, Kind, Reason
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastdiv_kernels.contract import Array
-
 KINDS = {"logits": Kind.LOGITS, "probs": Kind.PROBS, "logprobs": Kind.LOGPROBS}
 PIECE_BYTES = 4 << 20  # predictions a thread takes at once
-INT32 = np.iinfo(np.int32)
 
 
 def usable_threads(threads: int | None) -> int:
@@ -45,7 +43,7 @@ def kind_of(name: str) -> Kind:
 
 
 def score(
-    predictions: ArrayLike,
+    predictions: ArrayLike,  # or anything with DLPack
     labels: ArrayLike,
     *,
     kind: str,
@@ -57,8 +55,9 @@ def score(
 
     Parameters
     ----------
-    predictions : (n, c) float16, float32 or float64
-        One row a sample, c >= 2 classes. C order; anything else is copied.
+    predictions : (n, c) float16, bfloat16, float32 or float64
+        One row a sample, c >= 2 classes: NumPy, or anything on the host with DLPack (torch, JAX).
+        C order; anything else is copied.
     labels : (n,) or (n, 1) integers
         The right class of each row; a label out of [0, c) makes its row invalid.
     kind : {"logits", "probs", "logprobs"}
@@ -124,37 +123,6 @@ def score_batch(kernels: Backend, batch: Batch, kind: Kind, clip_nats: float | N
     if clip_nats is not None:
         np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
     return scores
-
-
-def as_predictions(predictions: ArrayLike) -> Array:
-    """Return predictions as kernels take them, or say what is wrong with them."""
-    x = np.asarray(predictions)
-    if x.ndim != 2:
-        raise UsageError(f"predictions must have shape (n, c), not {x.shape}")
-    if x.dtype.kind != "f" or x.dtype.itemsize not in (2, 4, 8):
-        raise UsageError(f"predictions must be float16, float32 or float64, not {x.dtype}")
-    if x.shape[1] < 2:
-        raise UsageError(
-            f"predictions have {x.shape[1]} class(es): at least 2 are needed "
-            "(for one score p of the positive class, pass the two columns 1 - p and p)"
-        )
-    return np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
-
-
-def as_labels(labels: ArrayLike, n: int) -> Array:
-    """Return integer labels as (n,) int32, those that do not fit as -1."""
-    y = np.asarray(labels)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.shape != (n,):
-        raise UsageError(f"labels must have shape ({n},) like the predictions, not {y.shape}")
-    if y.dtype == np.bool_:
-        y = y.astype(np.int32)
-    if y.dtype.kind not in "iu":
-        raise UsageError(f"labels must be integers, not {y.dtype}")
-    if y.dtype.itemsize > 4 or y.dtype == np.uint32:
-        y = np.where((y < 0) | (y > INT32.max), -1, y)
-    return np.ascontiguousarray(y, dtype=np.int32)
 
 
 def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:

@@ -6,7 +6,7 @@ so no batch size, number of threads or order of merging changes a bit of what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
@@ -41,6 +41,18 @@ class Mergeable:
             added = getattr(self, f.name) + getattr(other, f.name)
             both[f.name] = exact.carry(added) if f.name.endswith("sums") else added
         return type(self)(**both)
+
+    def pack(self) -> dict[str, bytes]:
+        """Return the arrays as bytes."""
+        return {f.name: getattr(self, f.name).tobytes() for f in fields(self)}  # type: ignore[arg-type]
+
+    def unpack(self, packed: Mapping[str, bytes]) -> Self:
+        """Return a state of the shape of this one from bytes."""
+        arrays = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            shape = getattr(self, f.name).shape
+            arrays[f.name] = np.frombuffer(packed[f.name], np.int64).reshape(shape).copy()
+        return type(self)(**arrays)
 
 
 @dataclass(slots=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shutil
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +31,7 @@ SMALLEST_BLOCK = 1 << 6
 USUAL_BLOCK = 1 << 12
 OPEN_FILES = 64  # mapped at once
 AGREES_NATS = 1e-6  # losses of two rows of one sample that count as the same
+ONCE: Mapping[int, float] = MappingProxyType({})  # every sample has one row
 
 
 @dataclass(slots=True)
@@ -42,6 +45,10 @@ class Stored:
     predicted: Array  # (n,) int32
     flags: Array  # (n,) uint8: status, CORRECT, TOP5, PRESENT; 0 where the sample is missing
     labels: Array  # (n,) int32, of this epoch
+
+    def take(self, rows: NDArray[np.int64]) -> Stored:
+        """Return some rows."""
+        return Stored(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 class Contradiction(Exception):  # noqa: N818  # not an error by itself: the engine words it
@@ -106,7 +113,7 @@ class EpochFile:
         self._labels: NDArray[np.int32] | None = None  # (slots,) label + 1, 0: as the ledger says
         self.relabelled = False  # whether there are labels that are not the ledger's
         self.saved = False  # then it is not written, and need not be writable
-        self._highest: dict[int, float] = {}  # loss of slots with several rows; the lowest is kept
+        self.highest: dict[int, float] = {}  # loss of slots with several rows; the lowest is kept
 
     @property
     def block_bytes(self) -> int:
@@ -165,11 +172,12 @@ class EpochFile:
     def put(
         self,
         slots: Slots,
-        scores: Scores,
+        scores: Scores | Stored,
         flags: NDArray[np.uint8],  # (n,) of the rows, see `flags_of`
         labels: NDArray[np.int32],  # (n,) of the rows
         known: NDArray[np.int32],  # of every slot, the ledger's
         first_wins: bool,
+        highest: Mapping[int, float] = ONCE,  # row -> loss, of rows that stand for several
     ) -> int:
         """Write scores to slots; return how many rows were of samples already there.
 
@@ -180,6 +188,7 @@ class EpochFile:
         if isinstance(slots, slice):
             if slots.start >= self.filled or not self._taken(slots.start, slots.stop):
                 self._put_run(slots.start, slots.stop, columns)
+                self.highest.update((slots.start + row, loss) for row, loss in highest.items())
                 return 0
             slots = np.arange(slots.start, slots.stop)
         views = self._room_for(int(slots.max()) + 1)
@@ -192,7 +201,9 @@ class EpochFile:
                 other = int(self._other_labels()[slot]) if self.relabelled else 0
                 if labels[row] >= 0 and labels[row] != (other - 1 if other else known[slot]):
                     raise Contradiction(row)
-                self._merge(slot, views, [x[row] for x in columns], row)
+                self._merge(slot, views, [x[row] for x in columns], row, highest.get(row))
+        for row, loss in highest.items():
+            self.highest.setdefault(int(slots[row]), loss)
         return duplicates
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -234,16 +245,19 @@ class EpochFile:
             yield row
             row = scatter(row + 1, slots, rows, targets, shift)
 
-    def _merge(self, slot: int, views: dict[str, Array], new: list[Any], row: int) -> None:
+    def _merge(
+        self, slot: int, views: dict[str, Array], new: list[Any], row: int, highest: float | None
+    ) -> None:
         """Keep one of the rows of a sample: the least, so that their order does not matter."""
         at = divmod(slot, self.block)
         old = [views[name][at] for name in FIELDS]
         same = old[4] == new[4] and old[5] & REASON == new[5] & REASON
         lowest = min(float(old[0]), float(new[0]))
-        highest = max(self._highest.get(slot, float(old[0])), float(new[0]))
+        known = self.highest.get(slot, float(old[0]))
+        highest = max(known, float(new[0]) if highest is None else highest)
         if not same or highest - lowest > AGREES_NATS:
             raise Contradiction(row)
-        self._highest[slot] = highest
+        self.highest[slot] = highest
         if _rank(new) < _rank(old):
             for name, x in zip(FIELDS, new, strict=True):
                 views[name][at] = x
@@ -330,6 +344,16 @@ class Store:
             if oldest in self.files:
                 self.files[oldest].unmap()
         return self.files[epoch]
+
+    def copy(self, directory: Path) -> Store:
+        """Return a store of the same content in another directory, which is made."""
+        shutil.copytree(self.directory, directory)
+        store = Store(directory, self.loss_dtype, self.block)
+        for epoch, file in self.files.items():
+            other = store.files[epoch] = store._new(epoch)
+            other.blocks, other.filled = file.blocks, file.filled
+            other.relabelled, other.highest = file.relabelled, dict(file.highest)
+        return store
 
     def trim(self, samples: int) -> None:
         """Cut off the room for growth that was not used."""

@@ -57,12 +57,13 @@ class Samples:
 
 
 def epoch_row(
-    kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int
-) -> EpochRow:
+    kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int,
+    name: str | None = None,
+) -> EpochRow:  # fmt: skip
     """Total an epoch."""
     zero = partial(EpochTotals.zero, samples.store.loss_dtype)
     totals = _total(zero, kernels, samples, [epoch], pool, tasks)
-    return EpochRow(samples.split, epoch, totals, classes)
+    return EpochRow(samples.split, epoch, totals, classes, name)
 
 
 def class_rows(
@@ -107,10 +108,17 @@ class History:
     else (`--scores rolling`); in a file, written once, where all epochs are at hand.
     """
 
-    def __init__(self, path: Path | None, expected: int = 0) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self.n = 0
-        self._memory: Array = np.zeros(expected if path is None else 0, DYNAMICS)
+        self._memory: Array = np.zeros(0, DYNAMICS)
+
+    @classmethod
+    def of(cls, records: Array) -> History:
+        """Go on from the records (n,) of all samples."""
+        history = cls(None)
+        history._memory, history.n = records.copy(), len(records)
+        return history
 
     def records(self) -> Array:
         """Return the records (n,) of all samples."""
@@ -124,8 +132,8 @@ class History:
         """Add epochs, which must come in order, to the history of each sample."""
         n = len(samples)
         if self.path is None and n > len(self._memory):
-            more = np.zeros(n - len(self._memory), DYNAMICS)
-            self._memory = np.concatenate([self._memory, more])
+            before, self._memory = self._memory, np.zeros(n, DYNAMICS)
+            self._memory[: len(before)] = before
         elif self.path is not None and n:
             extend(self.path, n * DYNAMICS.itemsize)
         self.n = n

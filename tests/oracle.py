@@ -38,6 +38,7 @@ class Epoch:
     kind: str  # logits, probs or logprobs
     ids: np.ndarray | None = None  # (n,) integers or strings; positions if None
     clip: float | None = None
+    sixteen_bits: bool | None = None  # whether the predictions came so; by their dtype if None
 
     def __post_init__(self):
         n, c = self.predictions.shape
@@ -80,8 +81,11 @@ class Epoch:
         ahead = (values > mine) | ((values == mine) & (np.arange(c) < y[:, None]))
         self.rank = ahead.sum(1)
         self.tie = (values == values.max(1, keepdims=True)).sum(1) > 1
-        tolerance = 1e-2 if self.predictions.dtype.itemsize == 2 else 1e-3
-        self.unnormalized = (self.kind != "logits") & (np.abs(p.sum(1) - 1) > tolerance)
+        if self.sixteen_bits is None:
+            self.sixteen_bits = self.predictions.dtype.itemsize == 2
+        tolerance = 1e-2 if self.sixteen_bits else 1e-3
+        self.total = p.sum(1)
+        self.unnormalized = (self.kind != "logits") & (np.abs(self.total - 1) > tolerance)
         self.infinite = self.valid & np.isinf(self.loss)
 
 
@@ -112,6 +116,7 @@ def epoch_row(split, epoch, e):
     return {
         "split": split,
         "epoch": epoch,
+        "epoch_name": None,
         "n": len(ok),
         "n_invalid": int((~ok).sum()),
         "n_infinite": int(e.infinite.sum()),
@@ -285,9 +290,12 @@ def difference(found, wanted, tolerances):
 
 
 def assert_type(place, found, column, kinds):
-    integer = pa.int32() if column in CLASS_INDEX else pa.int64()
-    text = [pa.string(), pa.large_string()] if column == "sample_id" else [pa.string()]
-    types = {int: [integer], float: [pa.float64()], bool: [pa.bool_()], str: text}
+    integer = [pa.int32() if column in CLASS_INDEX else pa.int64()]
+    text = [pa.string()]
+    if column == "sample_id":
+        integer, text = [pa.int64(), pa.uint64()], [pa.string(), pa.large_string()]
+    types = {int: integer, float: [pa.float64()], bool: [pa.bool_()], str: text}
+    types[bytes] = [pa.large_binary()]
     assert all(found in types[kind] for kind in kinds - {type(None)}), f"{place} is {found}"
 
 

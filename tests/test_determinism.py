@@ -93,7 +93,7 @@ def test_order_of_files(tmp_path, mixed, wanted, seed):
 def test_batches_and_blocks(tmp_path, monkeypatch, data, mixed, wanted, size):
     """Pieces are as small as the code can be told to make them."""
     monkeypatch.setattr(layout, "BATCH_ROWS", size)
-    monkeypatch.setattr(memory, "CHUNK_ROWS", 2 * size + 1)
+    monkeypatch.setattr(memory, "RUN_ROWS", 2 * size + 1)
     monkeypatch.setattr(store, "LARGEST_BLOCK", 4)
     monkeypatch.setattr(store, "SMALLEST_BLOCK", 1)
     monkeypatch.setattr(tables, "ROWS_AT_ONCE", size)

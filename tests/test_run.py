@@ -43,8 +43,8 @@ def files(folder):
 
 
 COLUMNS = {
-    "epochs": """split epoch n n_invalid n_infinite n_unnormalized n_ties loss loss_finite accuracy
-        confidence brier margin loss_right loss_wrong top5_accuracy ece""",
+    "epochs": """split epoch epoch_name n n_invalid n_infinite n_unnormalized n_ties loss
+        loss_finite accuracy confidence brier margin loss_right loss_wrong top5_accuracy ece""",
     "transitions": """split epoch_from epoch_to n n_infinite n_invalid n_relabelled n_only_from
         n_only_to rr rw wr ww_same ww_changed delta_accuracy delta_loss delta_loss_rr delta_loss_rw
         delta_loss_wr delta_loss_ww_same delta_loss_ww_changed delta_loss_membership churn

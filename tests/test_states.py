@@ -197,8 +197,8 @@ def test_any_number_of_tasks_and_threads_gives_the_same_arrays(cls, threads, tas
 # -- METRICS ----------------------------------------------------------------------------------
 
 EPOCHS = """
-split epoch n n_invalid n_infinite n_unnormalized n_ties loss loss_finite accuracy confidence brier
-margin loss_right loss_wrong top5_accuracy ece
+split epoch epoch_name n n_invalid n_infinite n_unnormalized n_ties loss loss_finite accuracy
+confidence brier margin loss_right loss_wrong top5_accuracy ece
 """
 TRANSITIONS = """
 split epoch_from epoch_to n n_infinite n_invalid n_relabelled n_only_from n_only_to rr rw wr ww_same
@@ -216,7 +216,8 @@ def test_metrics_are_the_columns_of_the_contract_in_its_order(metrics, columns):
     for metric in metrics:
         name = metric.name
         whole = name.startswith(("epoch", "n_")) or name in COUNTS
-        wanted = pa.string() if name == "split" else pa.int64() if whole else pa.float64()
+        text = name in ("split", "epoch_name")
+        wanted = pa.string() if text else pa.int64() if whole else pa.float64()
         assert metric.type == wanted, name
 
 
@@ -228,7 +229,7 @@ def epoch_row(totals, classes=CLASSES + 1):
 def test_a_mean_over_nothing_is_null(classes):
     row = epoch_row(EpochTotals.zero(np.dtype("f4")), classes=classes)
     (made,) = table(EPOCH_METRICS, [row]).to_pylist()
-    counts, means = EPOCHS.split()[2:7], EPOCHS.split()[7:]
+    counts, means = EPOCHS.split()[3:8], EPOCHS.split()[8:]
     assert {name: made[name] for name in counts} == dict.fromkeys(counts, 0)
     assert {name: made[name] for name in means} == dict.fromkeys(means)
     pair = PairRow(None, row, row, PairTotals.zero(np.dtype("f4")))

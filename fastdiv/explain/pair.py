@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 CELLS = {
@@ -13,13 +14,19 @@ CELLS = {
 }
 
 
-def sentence(row: dict[str, Any]) -> str:
+def epoch_label(epoch: int, names: Mapping[str, str]) -> str:
+    """Return the name of an epoch that has one, else its number; `names` are a summary's."""
+    return names.get(str(epoch), str(epoch))
+
+
+def sentence(row: dict[str, Any], names: Mapping[str, str]) -> str:
     """Say in one sentence which samples moved the loss between two epochs.
 
-    `row` is a row of `transitions`.
+    `row` is a row of `transitions`, `names` are the names of epochs that a summary holds.
     """
     where = f"{row['split']}: " if row["split"] is not None else ""
-    pair = f"{where}from epoch {row['epoch_from']} to {row['epoch_to']}"
+    before, after = (epoch_label(row[key], names) for key in ("epoch_from", "epoch_to"))
+    pair = f"{where}from epoch {before} to {after}"
     delta, points = row["delta_loss"], row["delta_accuracy"]
     if delta is None:
         if row["n"]:

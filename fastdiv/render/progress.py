@@ -6,13 +6,22 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
 from fastdiv.plan import Plan, human_bytes
 from fastdiv.sources import Source
 
 LINE_EVERY_S = 5.0
+
+
+class _Rows(ProgressColumn):
+    """Rows read, and of how many where that is known."""
+
+    def render(self, task: Task) -> Text:
+        of = f" of {task.total:,.0f}" if task.total is not None else ""
+        share = f" {task.percentage:>3.0f} %" if task.total is not None else ""
+        return Text(f"{task.completed:,.0f}{of} rows{share}")
 
 
 class _Rate(ProgressColumn):
@@ -29,9 +38,8 @@ class Bar:
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows"),
+            _Rows(),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
             _Rate(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
@@ -62,7 +70,8 @@ class Lines:
         self._plan = plan
         self._rows = self._nbytes = 0
         self._started = self._said = time.monotonic()
-        print(f"reading {plan.rows:,} rows, {human_bytes(plan.nbytes)}", file=sys.stderr)
+        rows = "rows" if plan.rows is None else f"{plan.rows:,} rows"
+        print(f"reading {rows}, {human_bytes(plan.nbytes)}", file=sys.stderr)
 
     def advance(self, rows: int, nbytes: int) -> None:
         """Print a line if it is time for one."""
@@ -72,10 +81,12 @@ class Lines:
         if now - self._said >= LINE_EVERY_S:
             self._said = now
             elapsed = now - self._started
-            left = elapsed * (self._plan.rows / max(1, self._rows) - 1)
+            of = left = ""
+            if (total := self._plan.rows) is not None:
+                of = f" of {total:,}"
+                left = f", {elapsed * (total / max(1, self._rows) - 1):.0f} s left"
             print(
-                f"{self._rows:,} of {self._plan.rows:,} rows, "
-                f"{self._nbytes / elapsed / 1e9:.2f} GB/s, {left:.0f} s left",
+                f"{self._rows:,}{of} rows, {self._nbytes / elapsed / 1e9:.2f} GB/s{left}",
                 file=sys.stderr,
             )
 

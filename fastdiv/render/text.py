@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastdiv.explain.pair import CELLS, sentence
+from fastdiv.explain.pair import CELLS, epoch_label, sentence
 from fastdiv.plan import Plan, human_bytes
 from fastdiv.run import Run
 from fastdiv.sources import Source
+from fastdiv_kernels.contract import dtype_name
 
 MOST_EPOCHS = 12  # shown in a table
 SIDE_BY_SIDE = 3  # splits, on a terminal
+UNTOLD = "only reading tells"
 PLAIN_WIDTH = 10_000  # columns where there is no terminal: nothing is cut or broken
 TRAINING = ("train", "training", "fit")
 INVALID_SHOWN = 3  # places of each reason
@@ -61,7 +64,7 @@ def show_source(summary: dict[str, Any], out: Console) -> None:
 
 def show_columns(evidence: dict[str, str], out: Console) -> None:
     """Print which columns were taken for what, and by what evidence."""
-    for role in ("id", "label", "predictions", "kind", "epoch", "split"):
+    for role in ("files", "id", "label", "predictions", "kind", "epoch", "split"):
         if role in evidence:
             out.print(f"  {role:<12}{evidence[role]}")
 
@@ -89,6 +92,10 @@ def show_warnings(run: Run, out: Console) -> None:
         if entry["n_duplicates"]:
             _warn(out, f"{entry['n_duplicates']:,} duplicate rows", f"{of} counted once".strip())
     pairs = run.transitions.to_pylist()
+    apart = [row for row in pairs if not row["n"] + row["n_invalid"] + row["n_relabelled"]]
+    if pairs and len(apart) == len(pairs):
+        _warn(out, "no sample of an epoch is in the next:", "their ids differ, and nothing "
+              "can be told of what changed; if they are the same samples, give --id none")  # fmt: skip
     for name, words in (
         ("n_only_from", "missing from the next epoch"),
         ("n_only_to", "new in an epoch"),
@@ -116,6 +123,9 @@ def _show_some_splits(run: Run, rows: list[Any], splits: list[Any], out: Console
     best = {e["split"]: e for e in run.summary["splits"] if e["split"] in splits}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("epoch", justify="right")
+    epoch_names = run.summary.get("epoch_names", {})
+    if epoch_names:
+        table.add_column("name")
     columns = ["loss", "accuracy", "ece"]
     if len(splits) == 1:
         columns = ["loss", "accuracy", "confidence", "brier", "ece", "loss_right", "loss_wrong"]
@@ -143,7 +153,8 @@ def _show_some_splits(run: Run, rows: list[Any], splits: list[Any], out: Console
                 if name == "accuracy" and epoch == best[split]["epoch_highest_accuracy"]:
                     text = Text(f"▲ {text}", style="bold green")
                 cells.append(text)
-        table.add_row(str(epoch), *cells)
+        name_cell = [Text(epoch_names.get(str(epoch), ""))] if epoch_names else []
+        table.add_row(str(epoch), *name_cell, *cells)
     out.print()
     out.print(table)
 
@@ -173,21 +184,23 @@ def show_best(run: Run, entry: dict[str, Any], out: Console) -> None:
     rows = {r["epoch"]: r for r in run.epochs.to_pylist() if r["split"] == split}
     name = f"{split}: " if split is not None else ""
     out.print()
+    names = run.summary.get("epoch_names", {})
+    by_loss, by_accuracy = epoch_label(lowest, names), epoch_label(highest, names)
     out.print(
-        f"{name}lowest loss {number(rows[lowest]['loss_finite'])} at epoch {lowest} (accuracy "
+        f"{name}lowest loss {number(rows[lowest]['loss_finite'])} at epoch {by_loss} (accuracy "
         f"{number(rows[lowest]['accuracy'])}); highest accuracy "
-        f"{number(rows[highest]['accuracy'])} at epoch {highest} (loss "
+        f"{number(rows[highest]['accuracy'])} at epoch {by_accuracy} (loss "
         f"{number(rows[highest]['loss_finite'])})",
         style="bold",
     )
     if lowest == highest:
-        out.print(f"Loss and accuracy agree: epoch {lowest} is the best by both.")
+        out.print(f"Loss and accuracy agree: epoch {by_loss} is the best by both.")
         return
     if split in TRAINING and len(run.summary["splits"]) > 1:
         return
     row = run.transition(split, lowest, highest)
     if row is not None:
-        show_pair(row, out)
+        show_pair(run, row, out)
     else:
         out.print(
             "The scores of these epochs were not kept (--scores rolling): what lies between them "
@@ -195,9 +208,9 @@ def show_best(run: Run, entry: dict[str, Any], out: Console) -> None:
         )
 
 
-def show_pair(row: dict[str, Any], out: Console) -> None:
+def show_pair(run: Run, row: dict[str, Any], out: Console) -> None:
     """Print one sentence and one table that say which samples moved the loss."""
-    out.print(sentence(row))
+    out.print(sentence(row, run.summary.get("epoch_names", {})))
     if row["delta_loss"] is None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -231,15 +244,15 @@ def show_plan(source: Source, plan: Plan, out: Console) -> None:
     show_columns(layout.evidence, out)
     for name, text in (
         ("classes", f"{layout.classes}{_names(layout.class_names)}"),
-        ("dtype", layout.dtype.name),
-        ("epochs", _epochs(plan)),
+        ("dtype", dtype_name(layout.dtype)),
+        ("epochs", _epochs(plan, source.epoch_names)),
         ("splits", _splits(plan)),
-        ("rows", f"{plan.rows:,} in {plan.parts:,} {'part' if plan.parts == 1 else 'parts'}, "
-                 f"{len(plan.chunks):,} chunks"),
-        ("samples", f"at most {plan.samples:,}"),
-        ("bytes", f"{human_bytes(plan.nbytes)} to read"),
-        ("memory", f"about {human_bytes(plan.memory_bytes)}, at most"),
-        ("disk", f"{human_bytes(plan.disk_bytes)} for stored scores"),
+        ("rows", f"{_told(plan.rows, '{:,}')} in {plan.parts:,} "
+                 f"{'part' if plan.parts == 1 else 'parts'}, {len(plan.chunks):,} chunks"),
+        ("samples", _told(plan.samples, "at most {:,}")),
+        ("bytes", f"{human_bytes(plan.nbytes)} to read" if plan.nbytes else UNTOLD),
+        ("memory", _told(plan.memory_bytes, "about {}, at most", human_bytes)),
+        ("disk", _told(plan.disk_bytes, "{} for stored scores", human_bytes)),
     ):  # fmt: skip
         out.print(f"  {name:<12}{text}")
 
@@ -252,8 +265,9 @@ def plan_as_dict(source: Source, plan: Plan) -> dict[str, Any]:
         "kind": layout.kind.name.lower(),
         "classes": layout.classes,
         "class_names": None if layout.class_names is None else list(layout.class_names),
-        "dtype": layout.dtype.name,
+        "dtype": dtype_name(layout.dtype),
         "epochs": plan.epochs,
+        "epoch_names": {str(e): name for e, name in source.epoch_names.items()},
         "splits": plan.splits,
         "parts": plan.parts,
         "chunks": len(plan.chunks),
@@ -263,6 +277,11 @@ def plan_as_dict(source: Source, plan: Plan) -> dict[str, Any]:
         "memory_bytes": plan.memory_bytes,
         "disk_bytes": plan.disk_bytes,
     }
+
+
+def _told(value: int | None, words: str, write: Callable[[int], str] | None = None) -> str:
+    """Put a number into words, where it is known."""
+    return UNTOLD if value is None else words.format(write(value) if write else value)
 
 
 def number(value: float | None) -> str:
@@ -283,7 +302,10 @@ def _names(names: tuple[str, ...] | None) -> str:
     return f" ({shown}{', …' if len(names) > 6 else ''})"
 
 
-def _epochs(plan: Plan) -> str:
+def _epochs(plan: Plan, named: Mapping[int, str]) -> str:
+    if plan.epochs is not None and named:
+        names = [named[epoch] for epoch in plan.epochs]
+        return _names(tuple(names)).strip(" ()")
     if plan.epochs is None:
         return "as the column says (its statistics do not tell them all)"
     if len(plan.epochs) <= MOST_EPOCHS:

@@ -1,20 +1,25 @@
-"""Where predictions come from: one file a kind of source, and the one table that lists them."""
+"""Where predictions come from: whatever holds rows is a container, and all of them are one Dump.
+
+`formats` is the table of the formats of files; `dump` opens what lies in memory.
+"""
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import UsageError
-from fastdiv.sources.discover import discover
+from fastdiv.sources.discover import Given, Item, discover, matching, names_of_paths
+from fastdiv.sources.dump import Dump, is_arrow
+from fastdiv.sources.formats import format_of_suffix
 from fastdiv.sources.layout import Asked, Layout, parse_class_names
-from fastdiv.sources.memory import ArraySource, Part, TableSource
-from fastdiv.sources.parquet import ParquetSource
 
 __all__ = ["Asked", "Layout", "Source", "open_source", "parse_class_names"]
 
@@ -23,6 +28,25 @@ class Source(Protocol):
     """What the engine asks of a source."""
 
     layout: Layout
+
+    @property
+    def epoch_names(self) -> Mapping[int, str]:
+        """The names of epochs that have some; those a column holds may come while it is read."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes that are really there, whatever headers claim."""
+        ...
+
+    @property
+    def once(self) -> bool:
+        """Whether it can be read only once."""
+        ...
+
+    def name_epochs(self) -> None:
+        """Learn the names of all epochs, where a column holds them."""
+        ...
 
     def plan(self) -> list[Chunk]:
         """List the chunks, in natural order, before anything is read."""
@@ -36,6 +60,10 @@ class Source(Protocol):
         """Return how many bytes of a chunk are read."""
         ...
 
+    def most_rows(self, chunk: Chunk) -> int | None:
+        """Return at most how many rows a chunk has; None where nothing tells."""
+        ...
+
     def read(self, chunk: Chunk) -> Iterator[Batch]:
         """Yield the rows of a chunk, in order. May run on any thread."""
         ...
@@ -45,49 +73,87 @@ class Source(Protocol):
         ...
 
 
-def _paths(parts: Sequence[Part], asked: Asked) -> Source:
-    files = [(os.fspath(part.data), part.split, part.epoch) for part in parts]
-    return ParquetSource(discover(files, asked.epoch, asked.split), asked)
-
-
-SOURCES: dict[str, tuple[Callable[[Any], bool], Callable[[Sequence[Part], Asked], Source]]] = {
-    "paths": (lambda data: isinstance(data, str | os.PathLike), _paths),
-    "tables": (lambda data: isinstance(data, pa.Table), TableSource),
-    "arrays": (lambda data: isinstance(data, tuple | list | Mapping), ArraySource),
-}
-
-
 def open_source(data: Any, asked: Asked) -> Source:
-    """Find the kind of source that `data` is and open it."""
-    parts = list(_parts(data, None, None))
+    """Open files, tables, readers, arrays, or a list or mapping of any of these."""
+    parts = list(_parts(data, None, None, asked.epoch_per_path))
     if not parts:
         raise UsageError("nothing to analyze: no path, table or array was given")
-    for fits, open_ in SOURCES.values():
-        if all(fits(part.data) for part in parts):
-            return open_(parts, asked)
-    kinds = ", ".join(sorted({type(part.data).__name__ for part in parts}))
-    raise UsageError(
-        f"cannot read predictions from {kinds}: give paths, Arrow tables, or a "
-        "mapping from epoch to (predictions, labels, ids), and one kind at a time"
-    )
+    if asked.epoch_per_path:
+        parts = _each_an_epoch(parts)
+    items: list[Item] = []
+    left_out: list[str] = []
+    for are_paths, some in groupby(parts, key=lambda part: isinstance(part[0], str)):
+        if are_paths:
+            found, others = discover(some, asked.epoch, asked.split)
+            items += found
+            left_out += others
+        else:
+            items += [_item(*part) for part in some]
+    if asked.epoch_per_path:
+        items = [replace(item, epoch_from="each path given is one, as asked") for item in items]
+    order = {split: i for i, (_, split, _) in reversed(list(enumerate(parts)))}
+    items.sort(key=lambda item: order.get(item.split, len(order)))
+    return Dump(items, asked, left_out)
 
 
-def _parts(data: Any, split: str | None, epoch: int | None) -> Iterator[Part]:
-    """Take mappings from split names and epochs apart."""
-    if isinstance(data, pa.RecordBatch):
-        data = pa.Table.from_batches([data])
-    if isinstance(data, list) and all(isinstance(x, str | os.PathLike) for x in data):
-        for path in data:
-            yield Part(path, split, epoch)
+def _item(data: Any, split: str | None, epoch: int | str | None) -> Item:
+    keys = "keys of the mapping"
+    return Item(data, split, keys, epoch, keys, epoch is not None, split is not None)
+
+
+def _parts(
+    data: Any, split: str | None, epoch: int | str | None, epoch_per_path: bool
+) -> Iterator[Given]:
+    """Take lists, and mappings from split names and epochs, apart."""
+    if isinstance(data, str | os.PathLike):
+        yield os.fspath(data), split, epoch
+    elif isinstance(data, list) and all(_is_part(x) for x in data):
+        for part in data:
+            yield from _parts(part, split, epoch, epoch_per_path)
     elif isinstance(data, Mapping) and "predictions" not in data:
         for key, value in data.items():
-            if isinstance(key, str) and split is None and epoch is None:
-                yield from _parts(value, key, epoch)
-            elif isinstance(key, int | np.integer) and epoch is None:
-                yield from _parts(value, split, int(key))
+            is_name = isinstance(key, str)
+            if key is None and split is None and epoch is None:
+                yield from _parts(value, None, None, epoch_per_path)
+            elif is_name and split is None and epoch is None and not epoch_per_path:
+                yield from _parts(value, key, None, epoch_per_path)
+            elif (is_name or isinstance(key, int | np.integer)) and epoch is None:
+                yield from _parts(value, split, key if is_name else int(key), epoch_per_path)
             else:
                 raise UsageError(
-                    f"key {key!r}: keys are split names (strings), then epochs (integers)"
+                    f"key {key!r}: keys are split names (strings), then epochs (integers or names)"
                 )
+    elif is_arrow(data) or isinstance(data, tuple | list | Mapping | np.lib.npyio.NpzFile):
+        yield data, split, epoch
     else:
-        yield Part(data, split, epoch)
+        raise UsageError(
+            f"cannot read predictions from {type(data).__name__}: give paths, Arrow tables or "
+            "readers, (predictions, labels, ids), or a mapping from epochs to any of these"
+        )
+
+
+def _is_part(data: Any) -> bool:
+    if isinstance(data, list):  # of numbers it is an array
+        return bool(data) and all(map(_is_part, data))
+    return isinstance(data, str | os.PathLike | tuple | Mapping) or is_arrow(data)
+
+
+def _each_an_epoch(parts: list[Given]) -> list[Given]:
+    """Make each path an epoch of its own, named by it."""
+    apart: list[Given] = []
+    if len(parts) == 1 and isinstance(parts[0][0], str) and os.path.isdir(parts[0][0]):
+        ((folder, split, epoch),) = parts  # what lies in it is meant
+        inside = matching(os.path.join(glob.escape(folder), "*"))
+        known = [path for path in inside if os.path.isdir(path) or format_of_suffix(path)]
+        parts = [(path, split, epoch) for path in known]
+    for data, split, epoch in parts:
+        if isinstance(data, str) and glob.has_magic(data) and not os.path.exists(data):
+            apart += [(path, split, epoch) for path in matching(data)]
+        else:
+            apart.append((data, split, epoch))
+    unnamed = [part for part in apart if part[2] is None]
+    others = [data for data, _, _ in unnamed if not isinstance(data, str)]
+    if others:
+        raise UsageError("with epoch_per_path, tables and arrays need a name each: give a mapping")
+    names = iter(names_of_paths([data for data, _, _ in unnamed]))
+    return [(d, s, next(names) if e is None else e) for d, s, e in apart]

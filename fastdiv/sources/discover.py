@@ -8,56 +8,64 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fastdiv.errors import DataError, UsageError
+from fastdiv.errors import UsageError
+from fastdiv.sources.formats import FORMATS, format_of_suffix
+from fastdiv.sources.naming import EPOCH_KEYS, EPOCH_WORDS, SPLIT_KEYS, natural
+from fastdiv.sources.text_files import suffix_of
 
-SUFFIXES = (".parquet", ".pq", ".parq")
-EPOCH_WORDS = "epoch|step|checkpoint|ckpt|iteration|iter"
 EPOCH_IN_NAME = re.compile(rf"(?:^|[^a-z])(?:{EPOCH_WORDS})[-_.=]?(\d+)", re.IGNORECASE)
 HIVE_KEY = re.compile(r"([^=/\\]+)=([^/\\]*)")
-EPOCH_KEYS = frozenset(EPOCH_WORDS.split("|")) | {"global_step", "version"}
-SPLIT_KEYS = frozenset({"split", "subset", "partition", "phase"})
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file to read, with what its path or the caller says of it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """A file, table or reader to read, with what its path or the caller says of it."""
 
-    path: str
+    data: Any  # the path of a file
     split: str | None
     split_from: str  # what says so, in words
-    epoch: int | None
+    epoch: int | str | None
     epoch_from: str
-    epoch_given: bool  # by the caller: it then counts for all rows of the file
+    epoch_given: bool  # by the caller: it then counts for all rows
     split_given: bool
 
+    @property
+    def name(self) -> str:
+        """Name the item to a person."""
+        if isinstance(self.data, str):
+            return self.data
+        where = [f"split {self.split!r}"] if self.split is not None else []
+        where += [f"epoch {self.epoch}"] if self.epoch is not None else []
+        return " ".join(["data", *(("of " + ", ".join(where),) if where else ())])
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """Return a sort key by which part-2 comes before part-10."""
-    return [(0, int(s), s) if s.isdecimal() else (1, 0, s) for s in re.split(r"(\d+)", text) if s]
+
+Given = tuple[Any, str | None, int | str | None]  # data, and the split and epoch of its keys
 
 
 def discover(
-    paths: Iterable[tuple[str, str | None, int | None]],
-    epoch_key: str | None = None,
-    split_key: str | None = None,
-) -> list[File]:
-    """List the Parquet files under paths and globs, in natural order within a split.
+    paths: Iterable[Given], epoch_key: str | None = None, split_key: str | None = None
+) -> tuple[list[Item], list[str]]:
+    """List the files under paths and globs, in natural order within a split.
 
     Each path comes with the split and the epoch that its caller names, or None; `epoch_key` and
-    `split_key` are the user's names for hive keys, beside the usual ones.
+    `split_key` are the user's names for hive keys, beside the usual ones. Also returns the files
+    in the same directories that are of other formats, and are not read.
     """
-    found: dict[tuple[str, str | None, int | None], str] = {}  # -> the part that names an epoch
-    real = set()
+    found: dict[Given, str] = {}  # -> the part that names an epoch
+    real, left_out = set(), []
     for path, split, epoch in paths:
-        for file, naming in _files(path):
+        files, others = _files(path)
+        left_out += others
+        for file, naming in files:
             if (once := (os.path.realpath(file), split, epoch)) not in real:
                 real.add(once)
                 found[file, split, epoch] = naming
     order = {split: i for i, (_, split, _) in reversed(list(enumerate(found)))}
     epoch_keys = EPOCH_KEYS | {epoch_key.lower()} if epoch_key else EPOCH_KEYS
     split_keys = SPLIT_KEYS | {split_key.lower()} if split_key else SPLIT_KEYS
-    files = []
+    items = []
     for key in sorted(found, key=lambda key: (order[key[1]], natural(key[0]))):
         path, split, epoch = key
         hive = {name.lower(): (name, value) for name, value in _hive_keys(path)}
@@ -70,8 +78,8 @@ def discover(
         if epoch is None:
             number, epoch_from = _epoch(path, found[key], hive, epoch_keys)
         given = (epoch is not None, split is not None)
-        files.append(File(path, name, split_from, number, epoch_from, *given))
-    return files
+        items.append(Item(path, name, split_from, number, epoch_from, *given))
+    return items, left_out
 
 
 def _hive_keys(path: str) -> list[tuple[str, str]]:
@@ -87,12 +95,12 @@ def has_key(path: str, name: str | None) -> bool:
 
 def _epoch(
     path: str, naming: str, keys: dict[str, tuple[str, str]], epoch_keys: frozenset[str]
-) -> tuple[int | None, str]:
+) -> tuple[int | str | None, str]:
     for key in sorted(epoch_keys & keys.keys()):
         name, value = keys[key]
-        if not re.fullmatch(r"-?\d+", value):
-            raise DataError(f"{path}: {name}={value} is no epoch number: rename it to a number")
-        return int(value), f"directories {name}=N"
+        if re.fullmatch(r"-?\d{1,18}", value):
+            return int(value), f"directories {name}=N"
+        return value, f"directories {name}=NAME"
     for part in reversed(Path(naming).parts):
         if numbers := EPOCH_IN_NAME.findall(part):
             where = "file names" if part == Path(path).name else "directory names"
@@ -100,34 +108,65 @@ def _epoch(
     return None, ""
 
 
-def _files(path: str) -> list[tuple[str, str]]:
+def _files(path: str) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the files under a path, each with the part of its path that may name its epoch.
 
     Of a directory that is its own name and what lies in it, of a file its name and its
-    directory's: not what lies above, as `runs/version_3/` may.
+    directory's: not what lies above, as `runs/version_3/` may. Of the formats in a directory the
+    first in the table of formats is read; the files of the others are returned besides.
     """
     if os.path.isdir(path):
         above = os.path.dirname(os.path.abspath(path))
-        inside = []
+        inside: dict[str, list[str]] = {}
         for folder, folders, names in os.walk(path):
             if "summary.json" in names and "scores" in folders:  # a saved run: results, no dump
                 folders.clear()
                 continue
             folders[:] = [name for name in folders if not _hidden(name)]
-            files = [os.path.join(folder, name) for name in names if not _hidden(name)]
-            inside += [file for file in files if file.lower().endswith(SUFFIXES)]
+            for name in names:
+                if not _hidden(name) and (format_ := format_of_suffix(name)) is not None:
+                    inside.setdefault(format_.name, []).append(os.path.join(folder, name))
         if not inside:
-            raise UsageError(f"{path}: no file ending in {', '.join(SUFFIXES)} in this directory")
-        return [(file, os.path.relpath(os.path.abspath(file), above)) for file in inside]
+            known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
+            raise UsageError(f"{path}: no file ending in {known} in this directory")
+        read, *others = [inside[f.name] for f in FORMATS if f.name in inside]
+        return [(file, os.path.relpath(os.path.abspath(file), above)) for file in read], [
+            file for files in others for file in files
+        ]
     if os.path.exists(path):
-        return [(path, os.path.join(*Path(os.path.abspath(path)).parts[-2:]))]
+        return [(path, os.path.join(*Path(os.path.abspath(path)).parts[-2:]))], []
     if glob.has_magic(path):
-        names = sorted(glob.glob(path, recursive=True))
-        found = [name for name in names if not _hidden(os.path.basename(name))]
-        if found:
-            return [file for match in found for file in _files(match)]
-        raise UsageError(f"{path}: nothing matches this pattern")
+        matches = [_files(match) for match in matching(path)]
+        return [f for files, _ in matches for f in files], [f for _, left in matches for f in left]
     raise UsageError(f"{path}: no such file or directory")
+
+
+def matching(pattern: str) -> list[str]:
+    """Return what a pattern matches, hidden files left out."""
+    names = sorted(glob.glob(pattern, recursive=True), key=natural)
+    found = [name for name in names if not _hidden(os.path.basename(name))]
+    if not found:
+        raise UsageError(f"{pattern}: nothing matches this pattern")
+    return found
+
+
+def names_of_paths(paths: list[str]) -> list[str]:
+    """Return a name for each path: its file's own where that tells them apart."""
+
+    def stem(path: str) -> str:
+        name = os.path.basename(os.path.normpath(path))
+        if os.path.isdir(path) or format_of_suffix(path) is None:
+            return name
+        return name[: name.lower().rindex(suffix_of(path))]
+
+    def with_directory(path: str) -> str:
+        return os.path.join(os.path.basename(os.path.dirname(os.path.abspath(path))), stem(path))
+
+    for naming in (stem, with_directory):
+        names = [naming(path) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return paths
 
 
 def _hidden(name: str) -> bool:

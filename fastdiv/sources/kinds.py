@@ -18,6 +18,7 @@ from fastdiv_kernels.contract import (
     SUM_TOLERANCE_16_BIT,
     Array,
     Kind,
+    as_float,
 )
 
 MOST = 0.5  # share of sampled rows that decides
@@ -25,13 +26,23 @@ FEW = 0.05  # share of sampled rows that may be broken
 SUM_OF_A_DISTRIBUTION = 0.05  # a row whose sum is no further from 1 may be probabilities
 
 
-def settle_kind(layout: Layout, samples: Sequence[tuple[Array, str]], asked: str) -> Layout:
-    """Find the kind of the predictions from samples (n, c) and the parts that they are of."""
+def settle_kind(
+    layout: Layout, samples: Sequence[tuple[Array, str]], asked: str, said: str | None = None
+) -> Layout:
+    """Find the kind of the predictions from samples (n, c) and the parts that they are of.
+
+    Samples of a single score have shape (n, 1). `said` is the kind that the data's own metadata
+    names; what is `asked` for counts before it.
+    """
+    by_whom = "as asked"
+    if asked == "auto" and said is not None:
+        asked, by_whom = said, "as the metadata says"
     found = []
     readable = [(sample, where) for sample, where in samples if len(sample)]
     for sample, where in readable or samples:
         try:
-            found.append((*_detect_kind(sample, layout.predictions[0], asked), where))
+            kind, by = _detect_kind(sample, layout, asked)
+            found.append((kind, by_whom if by is None else by, where))
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
     kinds = {kind for kind, _, _ in found}
@@ -44,10 +55,12 @@ def settle_kind(layout: Layout, samples: Sequence[tuple[Array, str]], asked: str
     return replace(layout, kind=kind).with_evidence(kind=f"{kind.name.lower()}: {by}")
 
 
-def _detect_kind(sample: Array, name: str, asked: str) -> tuple[Kind, str]:
-    """Tell what the numbers of a sample (n, c) are, and by what."""
+def _detect_kind(sample: Array, layout: Layout, asked: str) -> tuple[Kind, str | None]:
+    """Tell what the numbers of a sample (n, c) are, and by what; None: by what was asked."""
+    name = layout.predictions[0]
     tolerance = SUM_TOLERANCE_16_BIT if sample.dtype.itemsize == 2 else SUM_TOLERANCE
-    x = sample.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of signalling NaNs
+        x = as_float(sample).astype(np.float64)
     x = x[~np.isnan(x).any(axis=1) & (x < np.inf).all(axis=1)]
     if asked != "auto":
         kind = kind_of(asked)
@@ -57,9 +70,11 @@ def _detect_kind(sample: Array, name: str, asked: str) -> tuple[Kind, str]:
                 f"predictions in {name!r} are said to be {asked}, but hold values from "
                 f"{x[against].min():.4g} to {x[against].max():.4g}: give the right --kind"
             )
-        return kind, "as asked"
+        return kind, None
     if not len(x):
         raise DataError(f"no sampled row of {name!r} has numbers only: give --kind")
+    if layout.positive is not None:
+        return _kind_of_score(x, name)
     against = contradicts(x, Kind.PROBS) | (x.max(axis=1) <= 0)  # no mass: zeros are logits
     if against.mean() <= FEW:
         sums = x[~against].sum(axis=1)
@@ -87,6 +102,15 @@ def _detect_kind(sample: Array, name: str, asked: str) -> tuple[Kind, str]:
     return Kind.LOGITS, (
         f"{len(x)} sampled rows hold values from {finite.min():.4g} to {finite.max():.4g}"
     )
+
+
+def _kind_of_score(x: NDArray[np.float64], name: str) -> tuple[Kind, str]:
+    """Tell what single scores (n, 1) of one of two classes are."""
+    outside = contradicts(x, Kind.PROBS).mean()
+    if outside <= FEW and "logit" not in name.lower():
+        return Kind.PROBS, "values lie in [0, 1]"
+    by_name = " by the name;" if outside <= FEW else ""
+    return Kind.LOGITS, f"{by_name} values from {x.min():.4g} to {x.max():.4g}".strip()
 
 
 def contradicts(x: NDArray[np.float64], kind: Kind) -> NDArray[np.bool_]:

@@ -1,0 +1,141 @@
+"""Container: a file, table or stream that yields rows as Arrow record batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from fastdiv.errors import DataError
+from fastdiv.sources.fields import top_column
+
+
+class Container(Protocol):
+    """What `Dump` asks of whatever holds rows.
+
+    Its row groups are read independently, on any thread; where there is none that can be, there
+    is one row group, the whole. Names of columns may be paths (`outputs.logits`).
+    """
+
+    name: str  # for messages
+    schema: pa.Schema
+    rows: Sequence[int | None]  # of each row group; None: only reading tells
+    size: int  # bytes that are really there, whatever a header claims
+    once: bool  # can be read only once
+    padded: bool  # short lists are rows with fewer choices
+    epoch: int | None  # that the content tells, for all rows
+    left_out: str  # what is no column, for errors about columns; empty where all is
+
+    def most_rows(self, group: int, classes: int) -> int | None:
+        """Return at most how many rows a row group can have; None: nothing tells."""
+        ...
+
+    def nbytes(self, group: int, columns: Sequence[str]) -> int:
+        """Return the stored size of some columns of a row group."""
+        ...
+
+    def bounds(self, group: int, column: str) -> range | None:
+        """Return the bounds of a column of integers, if they are known without reading it."""
+        ...
+
+    def head(self, columns: Sequence[str], rows: int) -> pa.Table:
+        """Return the first rows, at most so many."""
+        ...
+
+    def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield a row group, at most so many rows at a time."""
+        ...
+
+    def place(self, group: int, row: int) -> str:
+        """Name a row of a row group to a person."""
+        ...
+
+
+class Whole:
+    """A container that is read from its beginning to its end, and what most of these share."""
+
+    rows: Sequence[int | None] = (None,)
+    once = False
+    padded = False
+    epoch: int | None = None
+    left_out = ""
+
+    def __init__(self, name: str, schema: pa.Schema, size: int) -> None:
+        self.name = name
+        self.schema = schema
+        self.size = size
+
+    def most_rows(self, group: int, classes: int) -> int | None:
+        """Return None: nothing tells."""
+        return None
+
+    def nbytes(self, group: int, columns: Sequence[str]) -> int:
+        """Return the size of all there is."""
+        return self.size
+
+    def bounds(self, group: int, column: str) -> range | None:
+        """Return None: only reading tells."""
+        return None
+
+    def head(self, columns: Sequence[str], rows: int) -> pa.Table:
+        """Return the first rows, at most so many."""
+        return first_rows(self, columns, rows)  # type: ignore[arg-type]
+
+    def place(self, group: int, row: int) -> str:
+        """Name a row to a person."""
+        return f"{self.name}, row {row}"
+
+
+class Empty(Whole):
+    """A container without a single row, which tells of no columns."""
+
+    rows: Sequence[int | None] = ()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, pa.schema([]), 0)
+
+    def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield nothing."""
+        yield from ()
+
+
+def first_rows(container: Container, columns: Sequence[str], rows: int) -> pa.Table:
+    """Read the first rows of a container, over its row groups, at most so many."""
+    batches: list[Any] = []
+    for group in range(len(container.rows)):
+        for batch in container.read(group, columns, rows):
+            if batch.num_rows:
+                batches.append(batch.slice(0, rows))
+                rows -= len(batches[-1])
+            if rows <= 0:
+                break
+        if rows <= 0:
+            break
+    if not batches:
+        tops = list(dict.fromkeys(top_column(container.schema, name) for name in columns))
+        return pa.schema([container.schema.field(name) for name in tops]).empty_table()
+    return pa.Table.from_batches(batches)
+
+
+def sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield a record batch, at most so many rows at a time."""
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+def sound(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
+    """Return a record batch whose buffers hold what they claim; what another program wrote may not.
+
+    Reading values out of one that does not would end the process.
+    """
+    try:
+        batch.validate(full=True)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{where}: the data is damaged: {one_line(error)}") from error
+    return batch
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    return str(error).strip().split("\n")[0]

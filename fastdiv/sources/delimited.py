@@ -1,0 +1,120 @@
+"""CSV and its like, with a column a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from fastdiv.errors import DataError, UsageError
+from fastdiv.sources.container import Whole, one_line, sliced
+from fastdiv.sources.layout import numbered
+from fastdiv.sources.text_files import most_rows, open_bytes, open_text
+
+DELIMITERS = ",;\t|"
+NULLS = ["", "NULL", "null", "NA", "N/A", "#N/A", "None", "none"]  # NaN stays a NaN
+BLOCK_BYTES = 1 << 20
+FAILURES = (pa.ArrowException, OSError, ValueError)
+
+
+class DelimitedContainer(Whole):
+    """A CSV file; the types of its columns are those of its first megabyte."""
+
+    def __init__(self, path: str, skip_lines: int = 0) -> None:
+        self.path = path
+        self._skip = skip_lines
+        first = self._first_line()
+        counts = [first.count(delimiter) for delimiter in DELIMITERS]
+        self._delimiter = DELIMITERS[counts.index(max(counts))]
+        cells = [cell.strip().strip('"') for cell in first.split(self._delimiter)]
+        self._names: list[str] | None = None
+        if all(_is_number(cell) or not cell for cell in cells):  # no line of names
+            self._names = [f"column_{i}" for i in range(len(cells))]
+        reader = self._open(None, None)
+        schema = reader.schema
+        types = {field.name: field.type for field in schema}
+        for names in numbered(schema.names).values():  # class 3 may begin with zeros only
+            if self._names is None and any(pa.types.is_floating(types[name]) for name in names):
+                types |= {n: pa.float64() for n in names if pa.types.is_integer(types[n])}
+        schema = pa.schema([pa.field(name, types[name]) for name in schema.names])
+        super().__init__(path, schema, os.path.getsize(path))
+        if next(self._batches(reader), None) is None:
+            self.rows = ()
+
+    def _first_line(self) -> str:
+        try:
+            with open_text(self.path) as file:
+                for _ in range(self._skip):
+                    if not file.readline(BLOCK_BYTES):
+                        raise UsageError(
+                            f"{self.path}: has no more than the {self._skip} lines to skip"
+                        )
+                return file.readline(BLOCK_BYTES).rstrip("\r\n")
+        except (*FAILURES, UnicodeError) as error:
+            raise self._unreadable(self.path, error) from error
+
+    def _open(self, types: dict[str, Any] | None, columns: list[str] | None) -> Any:
+        csv = pyarrow.csv
+        try:
+            return csv.open_csv(
+                open_bytes(self.path),
+                csv.ReadOptions(
+                    use_threads=False, block_size=BLOCK_BYTES, skip_rows=self._skip,
+                    column_names=self._names,
+                ),
+                csv.ParseOptions(delimiter=self._delimiter),
+                csv.ConvertOptions(
+                    null_values=NULLS, strings_can_be_null=True, column_types=types,
+                    include_columns=columns,
+                ),
+            )  # fmt: skip
+        except FAILURES as error:
+            raise self._unreadable(self.path, error) from error
+
+    def most_rows(self, group: int, classes: int) -> int | None:
+        """Return how often a digit and a comma a class fit into the file."""
+        return most_rows(self.path, 2 * classes)
+
+    def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, at most so many at a time."""
+        wanted = list(dict.fromkeys(columns))
+        types = {name: _settled(self.schema.field(name).type) for name in wanted}
+        for batch in self._batches(self._open(types, wanted)):
+            yield from sliced(batch, rows)
+
+    def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
+        """Yield what a reader gives, until it ends."""
+        done = 0
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except FAILURES as error:
+                raise self._unreadable(f"{self.place(0, done)} or later", error) from error
+            if batch.num_rows:
+                yield batch
+            done += batch.num_rows
+
+    @staticmethod
+    def _unreadable(where: str, error: BaseException) -> DataError:
+        hint = ""
+        if "Expected" in str(error) and "columns" in str(error):
+            hint = ": if lines stand before the table, leave them out with --skip-lines"
+        return DataError(f"{where}: cannot be read as CSV: {one_line(error)}{hint}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _settled(type_: pa.DataType) -> pa.DataType:
+    """Return the type to read by: what is empty at first may hold numbers."""
+    return pa.float64() if pa.types.is_null(type_) else type_

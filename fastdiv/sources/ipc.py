@@ -1,0 +1,174 @@
+"""Arrow IPC: files (mapped, by record batch), streams in files, and readers in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from fastdiv.errors import DataError, UsageError
+from fastdiv.sources.container import Whole, one_line, sliced, sound
+from fastdiv.sources.fields import top_column
+
+FAILURES = (pa.ArrowException, OSError, ValueError)
+
+
+class FileContainer(Whole):
+    """An Arrow IPC file (Feather V2); a row group is a record batch, used where it is mapped."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        size = os.path.getsize(path)
+        try:
+            with pa.memory_map(path) as file:
+                reader = pa.ipc.open_file(file)
+                schema = reader.schema
+                batches = reader.num_record_batches
+            # Rows are counted in the narrowest column: what is compressed is decompressed for it.
+            narrow = min(range(len(schema)), key=lambda i: _width(schema.field(i).type), default=0)
+            options = pa.ipc.IpcReadOptions(included_fields=[narrow], use_threads=False)
+            with pa.memory_map(path) as file:
+                reader = pa.ipc.open_file(file, options=options)
+                self.rows = [reader.get_batch(i).num_rows for i in range(batches)]
+        except FAILURES as error:
+            raise _unreadable(path, error) from error
+        super().__init__(path, schema, size)
+
+    def most_rows(self, group: int, classes: int) -> int | None:
+        """Return what the record batch says."""
+        return self.rows[group]
+
+    def nbytes(self, group: int, columns: Sequence[str]) -> int:
+        """Return a row group's share of the file."""
+        rows = sum(n or 0 for n in self.rows)
+        return self.size * (self.rows[group] or 0) // max(1, rows)
+
+    def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield a record batch, at most so many rows at a time; nothing is copied."""
+        wanted = {top_column(self.schema, name) for name in columns}
+        fields = [i for i, name in enumerate(self.schema.names) if name in wanted]
+        try:
+            options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+            # Batches refer to the mapping, which ends with the last of them.
+            batch = pa.ipc.open_file(pa.memory_map(self.path), options=options).get_batch(group)
+        except FAILURES as error:
+            raise _unreadable(self.place(group, 0), error) from error
+        yield from sliced(sound(batch, self.place(group, 0)), rows)
+
+    def place(self, group: int, row: int) -> str:
+        """Name a row of a record batch to a person."""
+        return f"{self.name}, record batch {group}, row {row}"
+
+
+class StreamContainer(Whole):
+    """An Arrow IPC stream in a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with pa.OSFile(path) as file:
+                schema = pa.ipc.open_stream(file).schema
+        except FAILURES as error:
+            raise _unreadable(path, error) from error
+        super().__init__(path, schema, os.path.getsize(path))
+
+    def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of the stream, at most so many rows at a time."""
+        done = 0
+        with pa.memory_map(self.path) as file:
+            try:
+                options = pa.ipc.IpcReadOptions(use_threads=False)
+                reader = pa.ipc.open_stream(file, options=options)
+            except FAILURES as error:
+                raise _unreadable(self.name, error) from error
+            while True:
+                where = self.place(0, done)
+                try:
+                    batch = reader.read_next_batch()
+                except StopIteration:
+                    break
+                except FAILURES as error:
+                    raise _unreadable(where, error) from error
+                yield from sliced(sound(_select(batch, columns), where), rows)
+                done += batch.num_rows
+            if not _ended(file, self.size):
+                raise DataError(
+                    f"{self.place(0, done)}: the stream breaks off here, without an end: it is cut "
+                    "or still being written"
+                )
+
+
+class ReaderContainer(Whole):
+    """A record-batch reader in memory, or what exports one; it can be read once."""
+
+    once = True
+
+    def __init__(self, name: str, data: Any) -> None:
+        try:
+            self._reader = (
+                data
+                if isinstance(data, pa.RecordBatchReader)
+                else pa.RecordBatchReader.from_stream(data)
+            )
+        except (*FAILURES, TypeError, NotImplementedError) as error:
+            raise UsageError(f"{name}: gives no Arrow stream of columns: {error}") from error
+        super().__init__(name, self._reader.schema, 0)
+        self._first: list[pa.RecordBatch] = []  # read to find the columns, and not taken yet
+        self._taken = False
+
+    def _next(self, where: str) -> pa.RecordBatch | None:
+        try:
+            return self._reader.read_next_batch()
+        except StopIteration:
+            return None
+        except FAILURES as error:
+            raise _unreadable(where, error) from error
+
+    def head(self, columns: Sequence[str], rows: int) -> pa.Table:
+        """Return the first rows, which are kept for `read`."""
+        have = sum(len(batch) for batch in self._first)
+        while have < rows and (batch := self._next(self.name)) is not None:
+            self._first.append(batch)
+            have += len(batch)
+        table = pa.Table.from_batches(self._first, self.schema)
+        return table.slice(0, rows).select(
+            list(dict.fromkeys(top_column(self.schema, name) for name in columns))
+        )
+
+    def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield what the reader gives, at most so many rows at a time."""
+        if self._taken:
+            raise UsageError(f"{self.name}: it has been read, and can be read only once")
+        self._taken = True
+        done = 0
+        while True:
+            batch = self._first.pop(0) if self._first else self._next(self.place(0, done))
+            if batch is None:
+                break
+            yield from sliced(_select(batch, columns), rows)
+            done += batch.num_rows
+
+
+def _select(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    return batch.select(list(dict.fromkeys(top_column(batch.schema, name) for name in columns)))
+
+
+def _width(type_: pa.DataType) -> int:
+    """Return the bits of a value; what has no width comes last."""
+    try:
+        return int(type_.bit_width)
+    except ValueError:
+        return 1 << 30
+
+
+def _ended(file: Any, size: int) -> bool:
+    """Whether a stream ended with its marker, and not with the file."""
+    at = file.tell()
+    file.seek(max(0, at - 4))
+    return bool(file.read(4) == b"\0\0\0\0") or at < size
+
+
+def _unreadable(where: str, error: BaseException) -> DataError:
+    return DataError(f"{where}: cannot be read as Arrow: {one_line(error)}")

@@ -1,0 +1,32 @@
+"""Names of columns, directories and files: usual ones, their order, and which may be meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import pyarrow as pa
+
+EPOCH_WORDS = "epoch|step|checkpoint|ckpt|iteration|iter"
+EPOCH_KEYS = frozenset(EPOCH_WORDS.split("|")) | {"global_step", "version"}
+SPLIT_KEYS = frozenset({"split", "subset", "partition", "phase"})
+
+
+def bare(name: str) -> str:
+    """Return a name in lower case, without what is no letter or digit."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def missing(schema: pa.Schema, asked: str | None, role: str, where: str) -> str:
+    """Say that a column is missing, which there are, and which of them may be meant."""
+    have = ", ".join(f"{f.name} ({f.type})" for f in schema)
+    if asked is None:
+        return f"{where}: no column looks like the {role}; looked at {have}: name it with --{role}"
+    near = difflib.get_close_matches(asked, schema.names, n=3, cutoff=0.5)
+    meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return f"{where}: no column {asked!r} for --{role}{meant} There are: {have}"
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key by which part-2 comes before part-10."""
+    return [(0, int(s), s) if s.isdecimal() else (1, 0, s) for s in re.split(r"(\d+)", text) if s]

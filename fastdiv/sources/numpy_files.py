@@ -1,0 +1,223 @@
+"""NumPy's .npy and .npz files, an array a column; read in pieces and never unpickled."""
+
+from __future__ import annotations
+
+import lzma
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from fastdiv.errors import DataError, UsageError
+from fastdiv.sources.arrays import as_column
+from fastdiv.sources.container import Whole, one_line
+from fastdiv.sources.metadata import with_metadata
+from fastdiv_kernels.contract import Array
+
+PREDICTIONS = "predictions"  # the column that the one array of a .npy file is
+CLASS_NAMES = ("class_names", "classes", "label_names", "target_names")
+MOST_INFLATED = 1032  # times as large as its compressed bytes a deflated array can be
+FAILURES = (
+    OSError, ValueError, EOFError, RuntimeError, struct.error, lzma.LZMAError, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where an array lies, and what its header says."""
+
+    path: str
+    member: str | None  # of a .npz file
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+
+    @property
+    def name(self) -> str:
+        """Name the array to a person."""
+        return self.path if self.member is None else f"{self.path}, array {self.member!r}"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def open(self, stack: ExitStack) -> BinaryIO:
+        """Open the array at its first row."""
+        file: Any = stack.enter_context(Path(self.path).open("rb"))  # noqa: SIM115
+        if self.member is not None:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            file = stack.enter_context(archive.open(f"{self.member}.npy"))
+        _header(file)
+        opened: BinaryIO = file
+        return opened
+
+    def pieces(self, rows: int) -> Iterator[Array]:
+        """Yield the rows, at most so many at a time."""
+        with ExitStack() as stack:
+            try:
+                file = self.open(stack)
+                if self.fortran_order and len(self.shape) > 1:  # its rows are scattered over it
+                    whole = self._take(file, self.shape[0], 0)
+                    whole = whole.reshape(self.shape[::-1]).T
+                    yield from (whole[i : i + rows] for i in range(0, len(whole), rows))
+                    return
+                for start in range(0, self.shape[0], rows):
+                    yield self._take(file, min(rows, self.shape[0] - start), start)
+            except FAILURES as error:
+                raise DataError(f"{self.name}: cannot be read: {one_line(error)}") from error
+
+    def _take(self, file: BinaryIO, rows: int, start: int) -> Array:
+        wanted = rows * self.row_bytes
+        data = file.read(wanted)
+        if len(data) != wanted:
+            raise DataError(
+                f"{self.name}, row {start + len(data) // max(1, self.row_bytes)}: the array ends "
+                f"here, but its header says {self.shape[0]} rows: the file is cut"
+            )
+        return np.frombuffer(data, self.dtype).reshape(rows, *self.shape[1:])
+
+
+class NumPyContainer(Whole):
+    """The arrays of a file that have a row a sample, and those the caller names beside them."""
+
+    def __init__(self, path: str, beside: Mapping[str, str]) -> None:
+        self.path = path
+        arrays = stored_arrays(path)
+        for column, where in beside.items():
+            arrays[column] = named_array(where)
+        lengths = Counter(a.shape[0] for a in arrays.values() if len(a.shape) == 2)
+        lengths = lengths or Counter(a.shape[0] for a in arrays.values() if a.shape)
+        n = lengths.most_common(1)[0][0] if lengths else 0
+        for column in beside:
+            if arrays[column].shape[:1] != (n,):
+                raise DataError(
+                    f"{arrays[column].name}: shape {arrays[column].shape} for {n} rows of {path}"
+                )
+        fits = {
+            k: a for k, a in arrays.items() if a.shape[:1] == (n,) and _column_type(a) is not None
+        }
+        left = [f"{k} {a.dtype} {a.shape}" for k, a in arrays.items() if k not in fits]
+        self.left_out = f"; arrays that are no columns of {n} rows: {', '.join(left)}" * bool(left)
+        self._arrays = fits
+        schema = pa.schema([(name, _column_type(a)) for name, a in fits.items()])
+        super().__init__(path, with_metadata(schema, **_class_names(arrays)), os.path.getsize(path))
+        self.rows = [n]
+
+    def most_rows(self, group: int, classes: int) -> int | None:
+        """Return what the headers say."""
+        return self.rows[group]
+
+    def nbytes(self, group: int, columns: Sequence[str]) -> int:
+        """Return the size of some arrays."""
+        return sum(self._arrays[c].row_bytes * self._arrays[c].shape[0] for c in columns)
+
+    def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield rows, at most so many at a time."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        pieces = [self._arrays[name].pieces(rows) for name in columns]
+        for arrays in zip(*pieces, strict=True):
+            yield pa.record_batch([as_column(a) for a in arrays], schema=schema)
+
+
+def stored_arrays(path: str) -> dict[str, Stored]:
+    """Return the arrays of a file by name, from their headers."""
+    try:
+        if not zipfile.is_zipfile(path):
+            with open(path, "rb") as file:
+                shape, fortran_order, dtype = _header(file)
+                stored = Stored(path, None, shape, dtype, fortran_order)
+                _check_size(stored, os.path.getsize(path))
+                return {PREDICTIONS: stored}
+        found = {}
+        size = os.path.getsize(path)
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    with archive.open(info) as member:
+                        shape, fortran_order, dtype = _header(member)
+                    name = info.filename.removesuffix(".npy")
+                    found[name] = Stored(path, name, shape, dtype, fortran_order)
+                    inflated = MOST_INFLATED if info.compress_type != zipfile.ZIP_STORED else 1
+                    _check_size(found[name], min(info.compress_size, size) * inflated)
+    except FAILURES as error:
+        raise DataError(f"{path}: cannot be read as NumPy arrays: {one_line(error)}") from error
+    return found
+
+
+def named_array(where: str) -> Stored:
+    """Return the array of `FILE.npy` or `FILE.npz:NAME`."""
+    path, _, name = where.partition(".npz:")
+    if name:
+        path += ".npz"
+    arrays = stored_arrays(path)
+    if name and name not in arrays:
+        raise UsageError(f"{path}: no array {name!r}: there are {', '.join(arrays)}")
+    if not name and len(arrays) != 1:
+        raise UsageError(f"{path} holds {', '.join(arrays)}: name one as {path}:{min(arrays)}")
+    return arrays[name] if name else next(iter(arrays.values()))
+
+
+def is_named_array(text: str | None) -> bool:
+    """Whether a text names a file of NumPy's, and perhaps an array in it."""
+    if text is None:
+        return False
+    path = text.partition(".npz:")[0] + ".npz" if ".npz:" in text else text
+    return path.endswith((".npy", ".npz")) and os.path.isfile(path)
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read a header, and stop before the data."""
+    version = np.lib.format.read_magic(file)
+    read: Any = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the format is not known")
+    shape, fortran_order, dtype = read(file)
+    if any(n < 0 for n in shape):
+        raise ValueError(f"shape {shape} is impossible")
+    return shape, fortran_order, dtype
+
+
+def _check_size(array: Stored, most: int) -> None:
+    """Refuse a header that claims more than its file can hold."""
+    claimed = math.prod(array.shape) * array.dtype.itemsize
+    if claimed > most and not array.dtype.hasobject:
+        raise DataError(
+            f"{array.name}: its header claims shape {array.shape} of {array.dtype}, {claimed} "
+            f"bytes, but there are at most {most}: the file is cut or damaged"
+        )
+
+
+def _column_type(array: Stored) -> pa.DataType | None:
+    """Return the Arrow type of an array as a column, or None."""
+    if not array.shape or array.dtype.hasobject:  # objects would have to be unpickled
+        return None
+    try:
+        column = as_column(np.zeros((0, *array.shape[1:]), array.dtype))
+    except (pa.ArrowException, UsageError, ValueError):
+        return None
+    return column.type
+
+
+def _class_names(arrays: Mapping[str, Stored]) -> dict[str, Any]:
+    """Return the class names that a file holds as an array of strings."""
+    for name in CLASS_NAMES:
+        array = arrays.get(name)
+        if array is not None and len(array.shape) == 1 and array.dtype.kind == "U":
+            names = [str(x) for piece in array.pieces(max(1, array.shape[0])) for x in piece]
+            return {"class_names": names}
+    return {}

@@ -1,0 +1,346 @@
+"""Which columns hold the predictions, in which shape: lists, a column a class, one score."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastdiv.errors import DataError, UsageError
+from fastdiv.sources.decode import label_texts
+from fastdiv.sources.fields import (
+    is_binary,
+    is_float,
+    is_float_list,
+    is_number,
+    is_string,
+    is_word_list,
+    plain_column,
+    plain_type,
+)
+from fastdiv.sources.layout import DTYPES, Asked, dtype_of, numbered
+from fastdiv.sources.naming import missing, natural
+from fastdiv_kernels.contract import widest
+
+PREDICTION_NAMES = (
+    "logits", "probs", "probabilities", "log_probs", "logprobs", "predictions", "preds", "scores",
+    "y_pred", "y_score", "y_prob", "softmax", "outputs", "output", "prob", "proba", "y_proba",
+    "probability", "logit", "score", "log_likelihoods", "logp",
+)  # fmt: skip
+SINGLE = np.dtype(np.float32)
+ZERO_OR_ONE = {"0", "1", "false", "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The columns of the predictions, and their shape."""
+
+    names: tuple[str, ...]
+    evidence: str
+    classes: int = 0
+    dtype: np.dtype[Any] = SINGLE
+    positive: int | None = None  # see Layout
+    against_rest: str | None = None
+    class_names: tuple[str, ...] | None = None  # where one score tells them
+
+    def in_order_of(self, class_names: tuple[str, ...]) -> Found:
+        """Put columns that are named by class in the order of the names."""
+        prefix = _prefix(self.names[0])
+        for start in ("", prefix):
+            ordered = tuple(start + name for name in class_names)
+            if len(ordered) == len(self.names) > 1 and set(ordered) == set(self.names):
+                return replace(self, names=ordered)
+        return self
+
+
+def may_hold_predictions(type_: pa.DataType) -> bool:
+    """Whether a column is worth a sample."""
+    return is_float_list(type_) or is_word_list(type_) or is_binary(type_) or is_number(type_)
+
+
+def find_predictions(
+    schema: pa.Schema, sample: pa.Table, asked: Asked, words: str | None, label: str,
+    taken: set[str], where: str,
+) -> Found:  # fmt: skip
+    """Find the predictions and their shape, from a flat schema and some rows."""
+    if asked.predictions is not None:
+        found = _as_asked(schema, asked.predictions, words, taken, where)
+    else:
+        found = _by_name_and_type(schema, sample, asked, words, label, taken, where)
+    if len(found.names) == 1 and is_number(schema.field(found.names[0]).type):
+        return _one_score(found, schema, sample, asked, label, where)
+    if asked.positive is not None:
+        raise UsageError(
+            f"{where}: --positive is for a single score a row, but predictions are in "
+            f"{found.evidence}"
+        )
+    return _shaped(found, schema, sample, words, where)
+
+
+def _by_name_and_type(
+    schema: pa.Schema, sample: pa.Table, asked: Asked, words: str | None, label: str,
+    taken: set[str], where: str,
+) -> Found:  # fmt: skip
+    fields = [f for f in schema if f.name not in taken and schema.get_field_index(f.name) >= 0]
+    lists = [f.name for f in fields if is_float_list(f.type)]
+    packed = [f for f in fields if is_word_list(f.type) or is_binary(f.type)]
+    lists += [f.name for f in packed if words is not None and _rank(f.name) < len(PREDICTION_NAMES)]
+    ranked = sorted(lists, key=_rank)
+    if len(lists) == 1 or (lists and _rank(ranked[0]) < len(PREDICTION_NAMES)):
+        return Found((ranked[0],), f"column {ranked[0]!r} ({schema.field(ranked[0]).type})")
+    if lists:
+        raise UsageError(
+            f"{where}: several columns hold lists of floats ({', '.join(lists)}): "
+            "name one with --predictions"
+        )
+    floats = [f.name for f in fields if is_float(f.type)]
+    groups = numbered(floats)
+    by_class = _by_class(floats, sample, label, schema.field(label).type, asked, where)
+    if by_class:
+        return Found(tuple(by_class), f"columns {_shortened(by_class)}, named by class")
+    ranked = sorted(groups, key=_rank)
+    if len(groups) == 1 or (groups and _rank(ranked[0]) < len(PREDICTION_NAMES)):
+        names = groups[ranked[0]]
+        return Found(tuple(names), f"columns {_shortened(names)}, numbered")
+    if groups:
+        raise UsageError(
+            f"{where}: several groups of numbered columns ({', '.join(groups)}): "
+            "name one with --predictions 'PREFIX*'"
+        )
+    scores = [name for name in floats if _rank(name) < len(PREDICTION_NAMES)]
+    if asked.positive is not None and len(floats) == 1:
+        scores = floats
+    if scores:
+        name = min(scores, key=_rank)
+        return Found((name,), f"column {name!r} ({schema.field(name).type})")
+    raise UsageError(_nothing(schema, packed, floats, where))
+
+
+def _nothing(schema: pa.Schema, packed: Sequence[pa.Field], floats: list[str], where: str) -> str:
+    """Say that no column looks like predictions, and what may be meant."""
+    have = ", ".join(f"{f.name} ({f.type})" for f in schema)
+    hint = ""
+    if packed:
+        hint = f" (if {packed[0].name!r} holds numbers as bytes, say which with --dtype)"
+    elif floats:
+        hint = f" (if {floats[0]!r} is the score of one of two classes, give --positive LABEL)"
+    return (
+        f"{where}: no column looks like the predictions; looked at {have}: name it with "
+        f"--predictions{hint}"
+    )
+
+
+def _as_asked(
+    schema: pa.Schema, asked: str, words: str | None, taken: set[str], where: str
+) -> Found:
+    if asked in schema.names and asked not in taken:
+        type_ = schema.field(asked).type
+        if is_float_list(type_) or is_number(type_):
+            return Found((asked,), f"column {asked!r} ({type_}), as asked")
+        if is_word_list(type_) or is_binary(type_):
+            if words is None:
+                raise UsageError(
+                    f"{where}: column {asked!r} holds {type_}: say what its bytes are with "
+                    f"--dtype {'|'.join(DTYPES)}"
+                )
+            return Found((asked,), f"column {asked!r} ({type_}), as asked")
+        raise UsageError(
+            f"column {asked!r} cannot hold the predictions: it holds {type_}; "
+            "needed is a list of floats, or a float column for each class"
+        )
+    names = [name.strip() for name in asked.split(",")]
+    if asked.endswith("*"):
+        names = sorted((n for n in schema.names if n.startswith(asked[:-1])), key=natural)
+        names = [n for n in names if is_number(schema.field(n).type)]
+    for name in names:
+        if name not in schema.names:
+            raise UsageError(missing(schema, name, "predictions", where))
+        if name in taken:
+            raise UsageError(f"{where}: column {name!r} cannot hold predictions too")
+        if not is_number(schema.field(name).type):
+            raise UsageError(
+                f"column {name!r} cannot hold predictions of a class: it holds "
+                f"{schema.field(name).type}"
+            )
+    if len(names) < 2:
+        raise UsageError(
+            f"--predictions {asked!r} names {len(names)} column(s): needed is a list "
+            "column, or a float column for each of at least 2 classes"
+        )
+    return Found(tuple(names), f"columns {_shortened(names)}, as asked")
+
+
+def _one_score(
+    found: Found, schema: pa.Schema, sample: pa.Table, asked: Asked, label: str, where: str
+) -> Found:
+    """Settle which of two classes a single score is of."""
+    seen = label_texts(sample, label)
+    positive = asked.positive
+    by_name = is_string(schema.field(label).type)
+    if positive is not None and not by_name:
+        positive = {"true": "1", "false": "0"}.get(positive.lower(), positive)
+    if positive is None:
+        if not seen <= ZERO_OR_ONE:
+            raise UsageError(
+                f"{where}: column {found.names[0]!r} holds one score a row: say which label it is "
+                f"the score of with --positive LABEL (labels seen: {_listed(seen)})"
+            )
+        positive = "1"
+    names, class_, rest = asked.class_names, 1, None
+    if by_name and names is not None:
+        if positive not in names:
+            raise UsageError(f"--positive {positive!r} is none of the class names {names}")
+        class_ = names.index(positive)
+    elif by_name:
+        others = sorted(seen - {positive})
+        if len(others) == 1:
+            names = (others[0], positive)
+        else:
+            rest, names = positive, (f"not {positive}", positive)
+    elif positive in ("0", "1"):
+        class_ = int(positive)
+        if not seen <= ZERO_OR_ONE:
+            rest = positive
+            class_ = 1
+    else:
+        rest = positive
+    of = f"score of class {positive!r}" + (", all other labels being one class" if rest else "")
+    how = "as asked" if asked.positive is not None else "for labels are 0 and 1"
+    return replace(
+        found, evidence=f"{found.evidence}: {of}, {how}", classes=2, positive=class_,
+        against_rest=rest, class_names=names,
+        dtype=dtype_of(schema.field(found.names[0]).type, None),
+    )  # fmt: skip
+
+
+def _shaped(
+    found: Found, schema: pa.Schema, sample: pa.Table, words: str | None, where: str
+) -> Found:
+    """Find the number of classes and the dtype."""
+    types = [schema.field(name).type for name in found.names]
+    raw = None if words is None else DTYPES[words]
+    if len(types) > 1:
+        dtype = dtype_of(types[0], None)
+        for type_ in types[1:]:
+            dtype = widest(dtype, dtype_of(type_, None))
+        return replace(found, classes=len(types), dtype=dtype)
+    (name,), (type_,) = found.names, map(plain_type, types)
+    if is_word_list(type_) and raw is not None and raw.itemsize != 2:
+        raise UsageError(f"{where}: column {name!r} holds {type_}, which cannot be {words}")
+    dtype = dtype_of(type_, raw)
+    if is_binary(type_):
+        width = _usual(pc.binary_length(plain_column(sample, name)), name, where)
+        if width % dtype.itemsize:
+            raise DataError(
+                f"{where}: column {name!r} holds {width} bytes a row, which is no whole number of "
+                f"{words}: give the right --dtype"
+            )
+        classes = width // dtype.itemsize
+    elif pa.types.is_fixed_size_list(type_):
+        classes = type_.list_size
+    else:
+        classes = _usual(pc.list_value_length(plain_column(sample, name)), name, where)
+    if classes < 2:
+        raise DataError(
+            f"{where}: predictions in {name!r} have {classes} class(es): at least 2 are needed"
+        )
+    _check_tensor(types[0], name, classes, where)
+    return replace(found, classes=classes, dtype=dtype)
+
+
+def _check_tensor(type_: pa.DataType, name: str, classes: int, where: str) -> None:
+    if isinstance(type_, pa.FixedShapeTensorType) and max(type_.shape) != classes:
+        raise UsageError(
+            f"{where}: column {name!r} holds tensors of shape {tuple(type_.shape)}: needed is one "
+            "number a class"
+        )
+
+
+def _usual(lengths: pa.Array, name: str, where: str) -> int:
+    """Return the most frequent length of the sampled rows."""
+    counts = pc.value_counts(lengths.drop_null())
+    if not len(counts):
+        raise DataError(f"{where}: column {name!r} holds no predictions in the first rows")
+    return int(max(counts.to_pylist(), key=lambda found: found["counts"])["values"])
+
+
+def _rank(name: str) -> int:
+    """Return how usual a name of predictions is; that of a nested column, or a prefix, is its own.
+
+    Outside of PREDICTION_NAMES it is their number.
+    """
+
+    def bare(text: str) -> str:
+        return re.sub(r"[^a-z]", "", text.lower())
+
+    usual = [bare(n) for n in PREDICTION_NAMES]
+    for text in (name, name.rpartition(".")[2]):
+        if bare(text) in usual:
+            return usual.index(bare(text))
+    return len(usual)
+
+
+def _by_class(
+    floats: list[str], sample: pa.Table, label: str, label_type: pa.DataType, asked: Asked,
+    where: str,
+) -> list[str]:  # fmt: skip
+    """Return the float columns that are named by class, if the labels are such names."""
+    if not is_string(label_type) or len(floats) < 2:
+        return []
+    seen = set(asked.class_names or ()) or label_texts(sample, label)
+    for prefix in sorted({"", *(_prefix(name) for name in floats)}):
+        members = [name for name in floats if name.startswith(prefix)]
+        classes = [name for name in members if name[len(prefix) :] in seen]
+        if not seen or len(classes) < len(seen) or len(members) < 2:
+            continue
+        if len(classes) == len(members) or _sums_to_one(sample, members):
+            return members if asked.class_names is None else classes
+        if len(classes) > 1 and (asked.class_names is not None or _sums_to_one(sample, classes)):
+            return classes  # the others are something else
+        raise UsageError(
+            f"{where}: some float columns are named by class ({_shortened(classes)}), but which of "
+            f"{_shortened(members)} are classes is not clear: name them with --predictions A,B,C"
+        )
+    return []
+
+
+def names_of_wide(names: tuple[str, ...], sample: pa.Table, label: str) -> tuple[str, ...] | None:
+    """Return the class names that wide columns give, if the labels are among them."""
+    if len(names) < 2:
+        return None
+    seen = label_texts(sample, label)
+    common = len(_prefix(names[0]))
+    for start in (0, common):
+        suffixes = tuple(name[start:] for name in names)
+        if seen <= set(suffixes) and len({name[:start] for name in names}) == 1:
+            return suffixes
+    return None
+
+
+def _sums_to_one(sample: pa.Table, names: Sequence[str]) -> bool:
+    """Whether some columns hold a distribution in most sampled rows."""
+    columns = [plain_column(sample, name).cast(pa.float64()) for name in names]
+    total = sum(np.asarray(column.to_numpy(zero_copy_only=False)) for column in columns)
+    return bool(np.mean(np.abs(np.asarray(total) - 1) < 0.05) > 0.5)
+
+
+def _prefix(name: str) -> str:
+    """Return what stands before and with the first separator of a name."""
+    match = re.match(r".*?[_.\-]", name)
+    return match[0] if match else ""
+
+
+def _listed(seen: set[str]) -> str:
+    some = sorted(seen)[:6]
+    return ", ".join(some) + (" …" if len(seen) > len(some) else "")
+
+
+def _shortened(names: Sequence[str]) -> str:
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{names[0]}, {names[1]} … {names[-1]}"

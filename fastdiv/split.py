@@ -1,0 +1,120 @@
+"""SplitScan: what has been read of one split."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fastdiv.batch import IdValues, Scores
+from fastdiv.ledger import Ledger
+from fastdiv.metrics import EpochRow, PairRow
+from fastdiv.store import ONCE, Store, Stored
+from fastdiv.tables import History, Samples
+
+
+@dataclass(slots=True)
+class Held:
+    """Rows of an epoch as they are held: those of a run of slots."""
+
+    slots: NDArray[np.int64]  # (n,)
+    ids: IdValues | None  # (n,)
+    stored: Stored  # (n,)
+    highest: Mapping[int, float]  # row -> loss, of rows that stand for several
+
+
+@dataclass(slots=True)
+class SplitScan:
+    """Samples, their scores in each epoch, and the rows made of epochs that are complete."""
+
+    name: str | None
+    ledger: Ledger
+    store: Store
+    history: History
+    ends: dict[int, int] = field(default_factory=dict)  # epoch -> slot after the last row read
+    rows: dict[int, EpochRow] = field(default_factory=dict)
+    pairs: list[PairRow] = field(default_factory=list)
+    classes: dict[int, pa.Table] = field(default_factory=dict)
+    duplicates: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def create(
+        cls, name: str | None, directory: Path, number: int, loss_dtype: np.dtype[Any],
+        expected: int, rolling: bool,
+    ) -> SplitScan:  # fmt: skip
+        """Begin the split of a number in a directory."""
+        store = Store.create(_scores(directory, number), loss_dtype, expected)
+        history = History(None if rolling else _history(directory, number))
+        return cls(name, Ledger(expected), store, history)
+
+    @property
+    def samples(self) -> Samples:
+        """What has been read so far, for the functions that make tables."""
+        return Samples.of(self.name, self.ledger, self.store)
+
+    def put(
+        self, epoch: int, ids: IdValues | None, scores: Scores | Stored,
+        flags: NDArray[np.uint8], labels: NDArray[np.int32], first_wins: bool,
+        highest: Mapping[int, float] = ONCE,
+    ) -> None:  # fmt: skip
+        """Give rows of an epoch their slots and store their scores; see `EpochFile.put`."""
+        slots = self.ledger.slots(ids, len(labels), self.ends.get(epoch, 0))
+        self.ends[epoch] = slots.stop if isinstance(slots, slice) else int(slots[-1]) + 1
+        file = self.store.epoch(epoch)
+        relabelled = self.ledger.relabel(slots, labels)
+        if relabelled is not None:
+            file.relabel(*relabelled)
+        self.duplicates[epoch] += file.put(
+            slots, scores, flags, labels, self.ledger.labels, first_wins, highest
+        )
+
+    def held(self, epoch: int) -> Iterator[Held]:
+        """Yield the rows of an epoch, in slot order."""
+        samples, file = self.samples, self.store.epoch(epoch)
+        for block in range(-(-len(samples) // file.block)):
+            x = samples.read(file, block)
+            there = np.flatnonzero(x.flags)
+            if not len(there):
+                continue
+            slots = block * file.block + there
+            ids: Any = None
+            if not self.ledger.positional:
+                ids = samples.ids.take(pa.array(slots))
+                ids = ids.to_numpy() if pa.types.is_integer(ids.type) else ids
+            several = range(slots[0], slots[-1] + 1)
+            highest = {
+                int(np.searchsorted(slots, slot)): loss
+                for slot, loss in file.highest.items()
+                if slot in several
+            }
+            yield Held(slots, ids, x.take(there), highest)
+
+    def copy(self, directory: Path, number: int) -> SplitScan:
+        """Return what has been read so far as a split in another directory, to go on by itself."""
+        rolling = self.history.path is None
+        return SplitScan(
+            self.name,
+            copy.deepcopy(self.ledger),
+            self.store.copy(_scores(directory, number)),
+            History.of(self.history.records()) if rolling else History(_history(directory, number)),
+            ends=self.ends.copy(),
+            rows=self.rows.copy(),
+            pairs=self.pairs.copy(),
+            classes=self.classes.copy(),
+            duplicates=self.duplicates.copy(),
+        )
+
+
+def _scores(directory: Path, number: int) -> Path:
+    return directory / "scanning" / str(number)
+
+
+def _history(directory: Path, number: int) -> Path:
+    return directory / f"history-{number}"
