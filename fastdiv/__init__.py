@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from fastdiv.errors import DataError, FastdivError, UsageError
     from fastdiv.run import Run, load
     from fastdiv.scoring import score
+    from fastdiv.tracker import EpochResult, Tracker
+    from fastdiv.writer import PredictionWriter
 
 __all__ = [
     "DataError",
+    "EpochResult",
     "FastdivError",
+    "PredictionWriter",
     "Run",
     "Scores",
+    "Tracker",
     "UsageError",
     "__version__",
     "analyze",
@@ -28,9 +33,12 @@ __all__ = [
 
 _HOME = {
     "DataError": "errors",
+    "EpochResult": "tracker",
     "FastdivError": "errors",
+    "PredictionWriter": "writer",
     "Run": "run",
     "Scores": "batch",
+    "Tracker": "tracker",
     "UsageError": "errors",
     "analyze": "engine",
     "load": "run",

@@ -1,4 +1,4 @@
-"""Invalid rows: counted by reason, the first of each named."""
+"""Rows to look at, counted, the first of each kind named: invalid ones, and infinite losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastdiv.errors import DataError
 from fastdiv.sources import Layout
-from fastdiv_kernels.contract import REASON, Reason
+from fastdiv_kernels.contract import REASON, Array, Reason
 
 PLACES_NAMED = 5  # of invalid rows, for each reason
 WORDS = {
@@ -30,7 +30,7 @@ REMEDY = {
 
 
 class InvalidRows:
-    """What was invalid in the parts of a data set."""
+    """What was invalid in the parts of a data set, and which losses were infinite."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -38,6 +38,15 @@ class InvalidRows:
         self.places: dict[Reason, list[str]] = {}
         self.structural: dict[int, dict[Reason, tuple[int, str]]] = {}  # by part
         self.part_rows: Counter[int] = Counter()
+        self.infinite = 0
+        self.infinite_places: list[str] = []
+
+    def note_infinite(self, loss: Array, place: Callable[[int], str]) -> None:
+        """Count the rows whose loss (n,) is infinite."""
+        where = np.flatnonzero(np.isposinf(loss))
+        self.infinite += len(where)
+        room = PLACES_NAMED - len(self.infinite_places)
+        self.infinite_places += [place(i) for i in where[:room]]
 
     def note(
         self, part: int, status: NDArray[np.uint8], place: Callable[[int], str], strict: bool
@@ -83,6 +92,9 @@ class InvalidRows:
         """Add what was invalid elsewhere; `where` goes before its places."""
         self.counts += other.counts
         self.part_rows += other.part_rows
+        self.infinite += other.infinite
+        room = PLACES_NAMED - len(self.infinite_places)
+        self.infinite_places += [where + place for place in other.infinite_places[:room]]
         for reason, places in other.places.items():
             mine = self.places.setdefault(reason, [])
             mine += [where + place for place in places[: PLACES_NAMED - len(mine)]]
@@ -102,6 +114,8 @@ class InvalidRows:
                 for part, counts in self.structural.items()
             },
             "part_rows": dict(self.part_rows),
+            "infinite": self.infinite,
+            "infinite_places": list(self.infinite_places),
         }
 
     @classmethod
@@ -115,6 +129,8 @@ class InvalidRows:
             for part, counts in packed["structural"].items()
         }
         invalid.part_rows.update(packed["part_rows"])
+        invalid.infinite = packed["infinite"]
+        invalid.infinite_places = list(packed["infinite_places"])
         return invalid
 
     def summary(self) -> dict[str, Any]:

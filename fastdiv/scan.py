@@ -129,6 +129,7 @@ class Scan:
             return self.place(batch.chunk, batch.start + row_of(i))
 
         self.invalid.note(batch.chunk.part, scores.status, place, self.options.strict)
+        self.invalid.note_infinite(scores.loss, place)
         self.rows += len(scores)
         part = self.split(split)
         if self.options.scores == "rolling":
@@ -314,6 +315,7 @@ class Scan:
                 for part in parts
             ],
             "invalid": self.invalid.summary(),
+            "infinite": {"n": self.invalid.infinite, "first": self.invalid.infinite_places},
         }
 
 

@@ -23,9 +23,10 @@ ALLOWED = {
     "errors": set(),
     "pipeline": set(),
     "batch": set(),
+    "arrays": {"errors"},
     "backends": {"errors"},
-    "scoring": {"backends", "batch", "errors"},
-    "sources": {"batch", "errors", "scoring"},  # scoring: the checks of arrays in memory
+    "scoring": {"arrays", "backends", "batch", "errors"},
+    "sources": {"arrays", "batch", "errors", "scoring"},  # scoring: the names of kinds
     "plan": {"batch", "errors", "sources"},
     "ledger": {"batch", "errors"},
     "store": {"batch", "errors", "ledger"},
@@ -33,10 +34,23 @@ ALLOWED = {
     "metrics": {"states"},
     "tables": {"ledger", "metrics", "states", "store"},
     "run": {"backends", "errors", "metrics", "scoring", "store", "tables"},
-    "scan": {"batch", "errors", "ledger", "metrics", "plan", "run", "sources", "store", "tables"},
+    "split": {"batch", "ledger", "metrics", "store", "tables"},
+    "invalid": {"errors", "sources"},
+    "scan": {
+        "batch", "errors", "invalid", "metrics", "plan", "run", "sources", "split", "store",
+        "tables",
+    },
     "engine": {
         "backends", "batch", "pipeline", "plan", "run", "scan", "scoring", "sources", "store",
     },
+    "shares": {
+        "batch", "errors", "invalid", "metrics", "scan", "split", "states", "store", "tables",
+    },
+    "tracked": {"batch", "errors", "scan", "scoring", "shares", "sources"},
+    "tracker": {
+        "backends", "batch", "errors", "metrics", "run", "scan", "scoring", "sources", "tracked",
+    },
+    "writer": {"errors", "scoring", "sources"},
     "explain": {"errors", "metrics", "run"},
     "render": {"errors", "explain", "metrics", "plan", "run"},
     "demo": {"errors"},

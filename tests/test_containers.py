@@ -481,5 +481,92 @@ def test_shards_without_rows_say_nothing_of_types(tmp_path, three, wanted, suffi
     to_text(header, tmp_path / f"rank_2.{suffix}")
     assert_same(fastdiv.analyze(tmp_path), wanted)
     (tmp_path / f"rank_1.{suffix}").unlink()
-    with pytest.raises(fastdiv.DataError, match="no rows in .*rank_0"):
+    with pytest.raises(fastdiv.DataError, match=r"no rows in .*rank_0"):
         fastdiv.analyze(tmp_path)
+
+
+# Epochs with names ----------------------------------------------------------------------------
+
+
+def named(run):
+    return dict(zip(column(run, "epoch"), column(run, "epoch_name"), strict=True))
+
+
+def test_checkpoints_are_numbered_in_the_order_given(tmp_path, three):
+    paths = {}
+    for name, rows in zip(("tuned", "base", "a"), three.values(), strict=True):
+        paths[name] = write(table(rows), tmp_path / f"{name}.parquet")
+    want = fastdiv.analyze({i: rows.arrays() for i, rows in enumerate(three.values())})
+    wanted_names = {0: "tuned", 1: "base", 2: "a"}
+    for source in ([str(p) for p in paths.values()], paths):
+        run = fastdiv.analyze(source, epoch_per_path=True)
+        assert named(run) == wanted_names
+        assert_same(run, want, tables=("transitions", "samples", "classes"))
+    run = fastdiv.analyze(
+        {"val": {name: table(three[e]) for name, e in zip(paths, three, strict=True)}}
+    )
+    assert named(run) == wanted_names
+    assert column(run, "split") == ["val"] * 3
+    only = fastdiv.analyze({None: paths}, epochs="a,tuned")
+    assert named(only) == {0: "tuned", 2: "a"}
+    inside = fastdiv.analyze(tmp_path, epoch_per_path=True)  # of one directory what lies in it
+    assert named(inside) == {0: "a", 1: "base", 2: "tuned"}
+    assert run.compare("tuned", "a").to_pylist() == run.compare(0, 2).to_pylist()
+    with pytest.raises(fastdiv.UsageError, match="no epoch is named 'gone': there are tuned"):
+        run.compare("tuned", "gone")
+
+
+def test_checkpoints_with_a_number_each_are_numbered_by_it(tmp_path, three):
+    for number, rows in zip((1000, 500, 20), three.values(), strict=True):
+        write(table(rows), tmp_path / f"ckpt={number}k" / "preds.parquet")
+        write(table(rows), tmp_path / "x" / f"model-{number}.parquet")
+    run = fastdiv.analyze(tmp_path / "*k")
+    assert named(run) == {20: "20k", 500: "500k", 1000: "1000k"}
+    run = fastdiv.analyze(tmp_path / "x", epoch_per_path=True)
+    assert named(run) == {20: "model-20", 500: "model-500", 1000: "model-1000"}
+
+
+def test_files_of_one_name_are_told_apart_by_their_directories(tmp_path, three):
+    for name, rows in zip(("v-a", "v-b", "v-c"), three.values(), strict=True):
+        write(table(rows), tmp_path / name / "preds.parquet")
+    run = fastdiv.analyze(str(tmp_path / "*" / "preds.parquet"), epoch_per_path=True)
+    assert named(run) == {i: f"v-{k}/preds" for i, k in enumerate("abc")}
+    run = fastdiv.analyze(str(tmp_path / "*"), epoch_per_path=True)
+    assert named(run) == {i: f"v-{k}" for i, k in enumerate("abc")}
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"), [(["b", "a", "c"], [1, 0, 2]), (["s9", "s10", "s2"], [9, 10, 2])]
+)
+def test_a_column_of_names(tmp_path, three, names, numbers):
+    """Their order must not depend on which row group is read first."""
+    rows = list(three.values())
+    want = fastdiv.analyze({k: r.arrays() for k, r in zip(numbers, rows, strict=True)})
+    tables = [table(r, checkpoint=name) for r, name in zip(rows, names, strict=True)]
+    data = pa.concat_tables(tables)
+    if names[0] == "b":  # without numbers: in the order in which they come
+        want = fastdiv.analyze(dict(enumerate(r.arrays() for r in rows)))
+    encoded = data.set_column(3, "checkpoint", data["checkpoint"].dictionary_encode())
+    path = write(encoded, tmp_path / "a.parquet", row_group_size=13)
+    for source in (data, encoded, path):
+        run = fastdiv.analyze(source)
+        assert_same(run, want, tables=("transitions", "samples", "classes"))
+        assert set(column(run, "epoch_name")) == set(names)
+    streamed = fastdiv.analyze(Exporter(data))
+    assert column(streamed, "epoch_name") == names
+    with pytest.raises(fastdiv.UsageError, match="epochs in column 'checkpoint' are names"):
+        fastdiv.analyze([Exporter(data), Exporter(data)])
+
+
+def test_ranks_whose_sampler_repeats_samples(tmp_path, three):
+    """Padding makes all ranks as long as the longest; it counts once, in every container."""
+    want = fastdiv.analyze(arrays(three))
+    for epoch, rows in three.items():
+        order = np.random.default_rng(epoch).permutation(50)
+        order = np.append(order, order[:2])  # 52 = 4 x 13
+        for rank in range(4):
+            mine = rows.take(order[rank::4])
+            to_ipc_file(table(mine), tmp_path / f"epoch_{epoch}_rank_{rank}.arrow")
+    run = fastdiv.analyze(tmp_path)
+    assert_same(run, want)
+    assert run.summary["splits"][0]["n_duplicates"] == 6

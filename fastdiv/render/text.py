@@ -85,6 +85,10 @@ def show_warnings(run: Run, out: Console) -> None:
         ("n_unnormalized", "whose probabilities do not sum to 1"),
     ):
         n = sum(run.epochs[name].to_pylist())
+        if n and name == "n_infinite":
+            infinite = run.summary.get("infinite", {"first": []})
+            words += f": {'; '.join(infinite['first'][:INVALID_SHOWN])}" * bool(infinite["first"])
+            words += " and more" * (n > INVALID_SHOWN)
         if n:
             _warn(out, f"{n:,} rows", words)
     for entry in run.summary["splits"]:
@@ -94,8 +98,8 @@ def show_warnings(run: Run, out: Console) -> None:
     pairs = run.transitions.to_pylist()
     apart = [row for row in pairs if not row["n"] + row["n_invalid"] + row["n_relabelled"]]
     if pairs and len(apart) == len(pairs):
-        _warn(out, "no sample of an epoch is in the next:", "their ids differ, and nothing "
-              "can be told of what changed; if they are the same samples, give --id none")  # fmt: skip
+        words = "their ids differ; if they are the same samples, match them with --id none"
+        _warn(out, "no sample of an epoch is in the next:", words)
     for name, words in (
         ("n_only_from", "missing from the next epoch"),
         ("n_only_to", "new in an epoch"),

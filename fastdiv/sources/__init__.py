@@ -93,7 +93,7 @@ def open_source(data: Any, asked: Asked) -> Source:
         items = [replace(item, epoch_from="each path given is one, as asked") for item in items]
     order = {split: i for i, (_, split, _) in reversed(list(enumerate(parts)))}
     items.sort(key=lambda item: order.get(item.split, len(order)))
-    return Dump(items, asked, left_out)
+    return Dump(items, asked, left_out, [e for _, _, e in parts if e is not None])
 
 
 def _item(data: Any, split: str | None, epoch: int | str | None) -> Item:
@@ -102,23 +102,23 @@ def _item(data: Any, split: str | None, epoch: int | str | None) -> Item:
 
 
 def _parts(
-    data: Any, split: str | None, epoch: int | str | None, epoch_per_path: bool
+    data: Any, split: str | None, epoch: int | str | None, names_are_epochs: bool
 ) -> Iterator[Given]:
     """Take lists, and mappings from split names and epochs, apart."""
     if isinstance(data, str | os.PathLike):
         yield os.fspath(data), split, epoch
     elif isinstance(data, list) and all(_is_part(x) for x in data):
         for part in data:
-            yield from _parts(part, split, epoch, epoch_per_path)
+            yield from _parts(part, split, epoch, names_are_epochs)
     elif isinstance(data, Mapping) and "predictions" not in data:
         for key, value in data.items():
             is_name = isinstance(key, str)
             if key is None and split is None and epoch is None:
-                yield from _parts(value, None, None, epoch_per_path)
-            elif is_name and split is None and epoch is None and not epoch_per_path:
-                yield from _parts(value, key, None, epoch_per_path)
+                yield from _parts(value, None, None, True)
+            elif is_name and split is None and epoch is None and not names_are_epochs:
+                yield from _parts(value, key, None, names_are_epochs)
             elif (is_name or isinstance(key, int | np.integer)) and epoch is None:
-                yield from _parts(value, split, key if is_name else int(key), epoch_per_path)
+                yield from _parts(value, split, key if is_name else int(key), names_are_epochs)
             else:
                 raise UsageError(
                     f"key {key!r}: keys are split names (strings), then epochs (integers or names)"

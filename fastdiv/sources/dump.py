@@ -34,9 +34,15 @@ IN_MEMORY = ("pandas", "polars")  # frames of theirs are tables already, and not
 
 
 class Dump:
-    """The one source: plans chunks, and reads them as batches."""
+    """The one source: plans chunks, and reads them as batches.
 
-    def __init__(self, items: Sequence[Item], asked: Asked, left_out: Sequence[str] = ()) -> None:
+    `left_out` are files beside those read; `epochs` are those the caller gave, in their order.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], asked: Asked, left_out: Sequence[str] = (),
+        epochs: Sequence[int | str] = (),
+    ) -> None:  # fmt: skip
         self.containers = [_open(item, asked) for item in items]
         for name, alike in groupby(sorted(self.containers, key=_name), _name):
             for i, container in enumerate(several if len(several := list(alike)) > 1 else ()):
@@ -51,7 +57,7 @@ class Dump:
             else replace(item, epoch=container.epoch, epoch_from="names of columns")
             for item, container in zip(items, self.containers, strict=True)
         ]
-        self._epoch_of_name = self._numbers_of_names()
+        self._epoch_of_name = self._numbers_of_names(epochs)
         self.layout = self._layout(asked)
         if left_out:
             some = ", ".join(left_out[:3]) + (" …" if len(left_out) > 3 else "")
@@ -60,9 +66,9 @@ class Dump:
 
     # -- what is there ---------------------------------------------------------------------
 
-    def _numbers_of_names(self) -> dict[str, int]:
-        """Return the numbers of epochs that items name, if there are names among them."""
-        epochs = [item.epoch for item in self._items if item.epoch is not None]
+    def _numbers_of_names(self, given: Sequence[int | str]) -> dict[str, int]:
+        """Return the numbers of epochs, those given first, if there are names among them."""
+        epochs = [*given, *(item.epoch for item in self._items if item.epoch is not None)]
         if all(isinstance(epoch, int) for epoch in epochs):
             return {}
         return numbered_names(map(str, epochs))

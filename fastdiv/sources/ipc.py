@@ -77,7 +77,7 @@ class StreamContainer(Whole):
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the record batches of the stream, at most so many rows at a time."""
         done = 0
-        with pa.memory_map(self.path) as file:
+        with pa.OSFile(self.path) as file:
             try:
                 options = pa.ipc.IpcReadOptions(use_threads=False)
                 reader = pa.ipc.open_stream(file, options=options)

@@ -1,0 +1,324 @@
+"""PredictionWriter: appends batches of a job to a dump that `analyze` reads with no options."""
+
+from __future__ import annotations
+
+import operator
+import os
+import uuid
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastdiv.errors import UsageError
+from fastdiv.scoring import kind_of
+from fastdiv.sources import parse_class_names
+from fastdiv.sources.arrays import IDS, LABELS, PREDICTIONS, as_record_batch
+from fastdiv.sources.fields import plain
+from fastdiv.sources.metadata import with_metadata
+
+SUFFIXES = (".parquet", ".pq", ".parq")
+COMPRESSIONS = ("none", "snappy", "lz4", "zstd", "gzip", "brotli")
+ROW_GROUP_BYTES = 64 << 20
+OTHER_BYTES = 16  # of a row, besides its predictions
+
+
+class PredictionWriter:
+    """Writes predictions to a Parquet file, batch by batch.
+
+    The file has its name only once it is closed, whole. It says itself what the predictions are.
+    At most a row group is held in memory, and batches may be reused once they are written.
+
+    Parameters
+    ----------
+    path : path
+        Of the file, ``.parquet``; directories above it are made.
+    kind : {"logits", "probs", "logprobs"}
+    classes : int, optional
+        Number of classes. Default: as many as the first batch has.
+    class_names : str or iterable of str, optional
+        In the order of the predictions; labels may then be names.
+    epoch : int, optional
+        Of all batches that come without one.
+    row_group_bytes : int
+        Of predictions in a row group, about.
+    compression : {"snappy", "none", "lz4", "zstd", "gzip", "brotli"}
+        Floats hardly shrink; ids and labels do.
+    overwrite : bool
+        Replace a file that is there.
+
+    Examples
+    --------
+    >>> with fastdiv.PredictionWriter("preds/val.parquet", kind="logits") as writer:
+    ...     for epoch in range(epochs):
+    ...         train_one_epoch(model)
+    ...         with torch.inference_mode():
+    ...             for images, labels, ids in loader:
+    ...                 writer.write(model(images).cpu(), labels, ids, epoch=epoch)
+    >>> run = fastdiv.analyze("preds/val.parquet")
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        kind: str,
+        classes: int | None = None,
+        class_names: str | Path | Iterable[str] | None = None,
+        epoch: int | None = None,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+        compression: str = "snappy",
+        overwrite: bool = False,
+    ) -> None:
+        kind_of(kind)
+        names = parse_class_names(class_names)
+        if names is not None and classes not in (None, len(names)):
+            raise UsageError(f"{len(names)} class names for {classes} classes")
+        if row_group_bytes < 1:
+            raise UsageError(f"row_group_bytes must be at least 1, not {row_group_bytes}")
+        if compression not in COMPRESSIONS:
+            raise UsageError(
+                f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}"
+            )
+        self.path = Path(path).absolute()
+        if self.path.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"{path}: the name must end in .parquet, by which it is read")
+        self._kind = kind
+        self._classes = classes if names is None else len(names)
+        self._class_names = names
+        self._epoch = epoch
+        self._row_group_bytes = row_group_bytes
+        self._compression = compression
+        self._overwrite = overwrite
+        self._check_target()
+        self._partial = self.path.parent / f".{self.path.name}-{uuid.uuid4().hex[:8]}.partial"
+        self._schema: pa.Schema | None = None
+        self._file: pq.ParquetWriter | None = None
+        self._rows_at_once = 0  # of a row group
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows_waiting = 0
+        self._closed = False
+        self._writes = 0
+        self._forget = weakref.finalize(self, _remove, self._partial, os.getpid())
+
+    def write(
+        self,
+        predictions: Any,
+        labels: Any,
+        ids: Any = None,
+        *,
+        epoch: int | None = None,
+        split: str | None = None,
+    ) -> None:
+        """Append a batch.
+
+        Parameters
+        ----------
+        predictions : (n, c) float16, bfloat16, float32 or float64
+            NumPy, anything with DLPack in host memory (torch, JAX), or Arrow lists.
+        labels : (n,) or (n, 1) integers, names, or one-hot (n, c)
+        ids : (n,) integers or strings, optional
+        epoch : int, optional
+        split : str, optional
+            Of all rows of the batch. Ids, epoch and split come with all batches or with none.
+
+        Raises
+        ------
+        UsageError
+            Where shapes or types do not fit, or are not those of the batches before; the batch is
+            then not written, and the next one may be.
+        """
+        if self._closed:
+            raise UsageError(f"{self.path} is closed: make another PredictionWriter")
+        name = f"{self.path.name}, batch {self._writes}"
+        rows = as_record_batch(predictions, labels, ids, name)
+        rows = self._columns(rows, self._epoch if epoch is None else epoch, split, name)
+        if self._schema is None:
+            self._open(rows)
+        else:
+            _check_types(rows.schema, self._schema, name)
+        # Its own bytes: those of the caller may be written over as soon as this returns.
+        schema = rows.schema
+        self._waiting.append(pa.ipc.read_record_batch(rows.serialize(), schema))
+        self._rows_waiting += rows.num_rows
+        self._writes += 1
+        self._write_groups(self._rows_at_once)
+
+    def close(self) -> None:
+        """Write what waits and give the file its name.
+
+        Raises
+        ------
+        UsageError
+            Where nothing was written, or a file of the name is there by now.
+        """
+        if self._closed:
+            return
+        try:
+            if self._file is None:
+                raise UsageError(f"{self.path}: nothing was written, so no file is made")
+            self._write_groups(1)
+            try:
+                self._file.close()
+                self._check_target()
+                os.replace(self._partial, self.path)
+            except OSError as error:
+                raise _unwritable(self.path, error) from error
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Leave no file, unless it was closed before."""
+        self._closed = True
+        self._waiting.clear()
+        if self._file is not None and self._file.is_open:
+            with suppress(OSError):  # the disk may be full, but the file is removed anyway
+                self._file.close()
+        self._forget()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._writes:,} batches so far"
+        return f"<fastdiv.PredictionWriter {self.path}: {state}>"
+
+    # ----------------------------------------------------------------------------------------
+
+    def _columns(
+        self, rows: pa.RecordBatch, epoch: int | None, split: str | None, name: str
+    ) -> pa.RecordBatch:
+        """Return a batch with the columns of the file."""
+        n = rows.num_rows
+        columns = {}
+        if IDS in rows.schema.names:
+            columns["sample_id"] = _storable(rows.column(IDS))
+        columns["label"] = _storable(rows.column(LABELS))
+        columns[self._kind] = self._lists(plain(rows.column(PREDICTIONS)), name)
+        if epoch is not None:
+            try:
+                columns["epoch"] = pa.array(np.full(n, operator.index(epoch), np.int64))
+            except TypeError:
+                raise UsageError(f"{name}: epoch must be an integer, not {epoch!r}") from None
+        if split is not None:
+            if not isinstance(split, str):
+                raise UsageError(f"{name}: split must be a string, not {split!r}")
+            columns["split"] = pa.array([split] * n, pa.string())
+        return pa.record_batch(columns)
+
+    def _lists(self, column: pa.Array, name: str) -> pa.Array:
+        """Return predictions as lists of one size, of as many numbers as there are classes."""
+        if not pa.types.is_fixed_size_list(column.type):
+            classes = self._classes
+            if classes is None:
+                lengths = column.value_lengths().drop_null()
+                classes = lengths[0].as_py() if len(lengths) else 0
+            try:
+                column = column.cast(pa.list_(column.type.value_type, classes))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise UsageError(
+                    f"{name}: not all rows have {classes} predictions ({error})"
+                ) from None
+        classes = column.type.list_size
+        if self._classes not in (None, classes):
+            raise UsageError(f"{name}: {classes} classes, but {self._classes} are expected")
+        return column
+
+    def _open(self, rows: pa.RecordBatch) -> None:
+        """Begin the file, with the columns of the first batch."""
+        numbers = rows.schema.field(self._kind).type
+        value = numbers.value_type
+        self._classes = numbers.list_size
+        self._schema = with_metadata(
+            rows.schema,
+            kind=self._kind,
+            classes=self._classes,
+            class_names=None if self._class_names is None else list(self._class_names),
+            dtype=np.dtype(value.to_pandas_dtype()).name
+            if pa.types.is_floating(value)
+            else "bfloat16",
+        )
+        width = self._classes * value.bit_width // 8 + OTHER_BYTES
+        self._rows_at_once = max(1, self._row_group_bytes // width)
+        others = [name for name in self._schema.names if name != self._kind]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = pq.ParquetWriter(
+                self._partial,
+                self._schema,
+                compression=self._compression,
+                use_dictionary=[name for name in others if name != "sample_id"],
+                write_statistics=others,
+            )
+        except OSError as error:
+            self._schema = None
+            raise _unwritable(self.path, error) from error
+
+    def _write_groups(self, at_least: int) -> None:
+        """Write row groups, as long as so many rows wait."""
+        if self._rows_waiting < at_least:
+            return
+        table = pa.Table.from_batches(self._waiting).cast(self._schema)
+        start = 0
+        assert self._file is not None
+        while table.num_rows - start >= at_least:
+            group = table.slice(start, self._rows_at_once)
+            try:
+                self._file.write_table(group, row_group_size=self._rows_at_once)
+            except OSError as error:
+                self.abandon()
+                raise _unwritable(self.path, error) from error
+            start += group.num_rows
+        self._waiting = table.slice(start).to_batches()
+        self._rows_waiting -= start
+
+    def _check_target(self) -> None:
+        if os.path.lexists(self.path) and (not self._overwrite or self.path.is_dir()):
+            raise UsageError(
+                f"{self.path} is there already: choose another, or give overwrite=True"
+            )
+
+
+def _storable(column: pa.Array) -> pa.Array:
+    """Return a column as Parquet can hold it."""
+    column = plain(column)
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    if pa.types.is_binary_view(column.type):
+        return column.cast(pa.large_binary())
+    return column
+
+
+def _check_types(schema: pa.Schema, known: pa.Schema, name: str) -> None:
+    """Check that a batch has the columns of the first, of the same types."""
+    for column in dict.fromkeys([*known.names, *schema.names]):
+        here, there = (s.field(column).type if column in s.names else None for s in (schema, known))
+        if here is None or there is None:
+            some = "this batch has none" if here is None else "batches before it have none"
+            raise UsageError(f"{name}: {column} in some batches only: {some}; give it in all")
+        if here != there:
+            raise UsageError(
+                f"{name}: {column} is {here}, but {there} before it: write one type over the file"
+            )
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path} cannot be written: {error.strerror or error}")
+
+
+def _remove(partial: Path, process: int) -> None:
+    """Remove an unfinished file, unless this is a forked copy of the process that writes it."""
+    if os.getpid() == process:
+        with suppress(OSError):  # there may be none, nor a directory that it could be in
+            partial.unlink()
