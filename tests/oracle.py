@@ -134,7 +134,11 @@ def epoch_row(split, epoch, e):
             ratio((e.rank[ok] < 5).sum(), ok.sum()) if e.predictions.shape[1] > 5 else None
         ),
         "ece": calibration_error(e),
-        "_scale": {"margin": mean(np.abs(finite_margin)) or 0.0},
+        # The calibration error is what is left of differences of confidences.
+        "_scale": {
+            "margin": mean(np.abs(finite_margin)) or 0.0,
+            "ece": mean(e.confidence[ok]) or 0.0,
+        },
     }
 
 

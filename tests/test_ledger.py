@@ -266,3 +266,22 @@ def test_labels_survive_growth():
         assert relabel(ledger, slots, list(range(start, start + 100))) is None
     assert ledger.labels[:5000].tolist() == list(range(5000))
     assert (ledger.labels[5000:] == -1).all()
+
+
+# -- room -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("expected", [0, 3_000, 10**15])
+def test_room_is_taken_for_samples_that_come_whatever_is_expected(kind, expected):
+    """A damaged file may claim any number of rows."""
+    value, array = KINDS[kind]
+    ledger = Ledger(expected)
+    for start in range(0, 3000, 500):
+        ids = array([value(i) for i in range(start, start + 500)])
+        assert ledger.slots(ids, 500, start) == slice(start, start + 500)
+        room = len(ledger.labels)
+        assert room <= max(16 * ledger.n, expected if expected < 10**15 else 0)
+    assert ledger.nbytes < 16 * 3000 * 40
+    if expected == 3000:
+        assert room == 3000

@@ -16,7 +16,9 @@ from dumps import (
     assert_same,
     column,
     make,
+    table,
     to_bytes,
+    write,
     write_files,
 )  # fmt: skip
 
@@ -86,6 +88,26 @@ def test_compare_any_pair(hard):
     assert (same["delta_loss"], same["churn"], same["n"]) == (0, 0, 70)
     with pytest.raises(fastdiv.UsageError, match="epochs 2 and 3: there are 2, 7, 10"):
         run.compare(2, 3)
+
+
+def test_compare_by_name(tmp_path, dump):
+    names = ["a", "base", "tuned"]
+    for name, rows in zip(names, dump.values(), strict=True):
+        write(table(rows), tmp_path / f"{name}.parquet")
+    run = fastdiv.analyze([tmp_path / f"{n}.parquet" for n in names], epoch_per_path=True)
+    assert run.summary["epoch_names"] == {"0": "a", "1": "base", "2": "tuned"}
+    run.save(tmp_path / "run")
+    for one in (run, fastdiv.load(tmp_path / "run")):
+        assert one.epochs["epoch_name"].to_pylist() == names
+        assert one.compare("tuned", "base").equals(run.compare(2, 1))
+        assert one.compare("a", 2).equals(run.compare(0, 2))
+        with pytest.raises(fastdiv.UsageError, match="named 'b': there are a, base, tuned"):
+            one.compare("b", 0)
+    numbers = fastdiv.analyze(arrays(dump))
+    assert numbers.summary["epoch_names"] == {}
+    assert numbers.epochs["epoch_name"].null_count == 3
+    with pytest.raises(fastdiv.UsageError, match="epochs are numbers here"):
+        numbers.compare("tuned", 2)
 
 
 # Saving and loading ---------------------------------------------------------------------------
