@@ -40,7 +40,13 @@ def as_array(values: Any, what: str) -> tuple[Array, bool]:
             values = np.from_dlpack(values)
         except (BufferError, RuntimeError, TypeError):  # a dtype that DLPack or NumPy has not
             values = np.asarray(values)
-    array = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray):
+        whole = values.dtype.kind in "iu"
+        values = np.where(values.mask, -1 if whole else np.nan, values.data)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what} are no array: {error}") from None
     if array.dtype.name == "bfloat16":  # of ml_dtypes, as JAX uses it
         return array.view(BFLOAT16), True
     return array, False

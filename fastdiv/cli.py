@@ -147,6 +147,8 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
     )
     source = open_source(_source(paths), asked)
     threads = usable_threads(options["threads"])
+    if options["epochs"] is not None:  # which may be names, that a column holds
+        source.name_epochs()
     selected = selection(options["epochs"], source.epoch_names)
     plan = make_plan(source, selected, threads, options["scores"] == "rolling")
     plan.check_memory(options["memory"])

@@ -61,7 +61,7 @@ def analyze(
     positive: str | None = None,
     skip_lines: int = 0,
     epoch_per_path: bool = False,
-    epochs: str | int | Iterable[int] | slice | None = None,
+    epochs: str | int | Iterable[int | str] | slice | None = None,
     duplicates: str = "error",
     threads: int | None = None,
     memory: str | float | None = None,
@@ -103,7 +103,7 @@ def analyze(
     epoch_per_path : bool
         Take each path that is given, and each key of a mapping, as an epoch (a checkpoint) of its
         own, by its name: numbered by the number that each holds, else in the order given.
-    epochs : str, int, iterable of int or slice, optional
+    epochs : str, int, iterable of int or str, or slice, optional
         Only these, by number or name: ``"12,99"``, ``"0:100:10"`` (the end left out), ``[12, 99]``.
     duplicates : {"error", "first"}
         What to do with two contradicting rows of one sample in one epoch. Rows that agree

@@ -26,6 +26,7 @@ WORDS = {
 REMEDY = {
     Reason.CONTRADICTS_KIND: "give the right --kind",
     Reason.LENGTH: "the class count must not change within a data set",
+    Reason.LABEL: "give the right --label, or the names of the classes with --class-names",
 }
 
 
@@ -49,8 +50,9 @@ class InvalidRows:
         self.infinite_places += [place(i) for i in where[:room]]
 
     def note(
-        self, part: int, status: NDArray[np.uint8], place: Callable[[int], str], strict: bool
-    ) -> None:
+        self, part: int, status: NDArray[np.uint8], labels: NDArray[np.int32],
+        place: Callable[[int], str], strict: bool,
+    ) -> None:  # fmt: skip
         """Count the invalid among rows of a part, or with `strict` refuse them."""
         self.part_rows[part] += len(status)
         reasons = status & REASON
@@ -66,7 +68,9 @@ class InvalidRows:
             self.counts[reason] += len(where)
             places = self.places.setdefault(reason, [])
             places += [place(i) for i in where[: PLACES_NAMED - len(places)]]
-            if reason in REMEDY:
+            if reason == Reason.LABEL:  # one that is missing says nothing of the others
+                where = where[labels[where] >= 0]
+            if reason in REMEDY and len(where):
                 counts = self.structural.setdefault(part, {})
                 n, first = counts.get(reason) or (0, place(where[0]))
                 counts[reason] = (n + len(where), first)

@@ -78,7 +78,7 @@ class Plan:
 
 
 def selection(
-    epochs: str | int | Iterable[int] | slice | None, names: Mapping[int, str] | None = None
+    epochs: str | int | Iterable[int | str] | slice | None, names: Mapping[int, str] | None = None
 ) -> Selection | None:
     """Turn ``"12,99"``, ``"0:100:10"`` or some integers into a test of an epoch; None takes all.
 
@@ -88,25 +88,35 @@ def selection(
         return None
     if isinstance(epochs, str):
         text = epochs.strip()
-        if re.fullmatch(r"-?\d*:(-?\d+)?(:[1-9]\d*)?", text):
-            numbers = [int(x) if x else None for x in text.split(":")]
-            epochs = slice(*numbers)
+        if re.fullmatch(r"(-?\d+)?:(-?\d+)?(:[1-9]\d*)?", text):
+            epochs = slice(*(int(x) if x else None for x in text.split(":")))
         else:
-            numbers_of = {name: number for number, name in (names or {}).items()}
-            try:
-                parts = [x.strip() for x in text.split(",")]
-                epochs = [numbers_of[x] if x in numbers_of else int(x) for x in parts]
-            except ValueError:
-                raise UsageError(
-                    f"epochs {epochs!r}: give numbers like 12,99 or a range like 0:100:10"
-                ) from None
-    if isinstance(epochs, int | np.integer):
-        epochs = [int(epochs)]
+            epochs = [x.strip() for x in text.split(",")]
     if isinstance(epochs, slice):
+        ends = (epochs.start, epochs.stop, epochs.step)
+        if not all(end is None or isinstance(end, int) for end in ends):
+            raise UsageError(f"epochs {epochs}: a range has whole numbers")
         if (epochs.step or 1) < 1:
             raise UsageError(f"epochs {epochs}: the step must be positive")
         return Selection(None, epochs.start, epochs.stop, epochs.step or 1)
-    return Selection(frozenset(int(e) for e in epochs))
+    if not isinstance(epochs, Iterable):
+        epochs = [epochs]
+    return Selection(frozenset(_number_of(epoch, names or {}) for epoch in epochs))
+
+
+def _number_of(epoch: Any, names: Mapping[int, str]) -> int:
+    """Return the number of an epoch given by number or name."""
+    numbers = {name: number for number, name in names.items()}
+    if epoch in numbers:
+        return numbers[epoch]
+    if isinstance(epoch, int | np.integer) or (
+        isinstance(epoch, str) and re.fullmatch(r"-?\d+", epoch)
+    ):
+        return int(epoch)
+    known = f"; there are {', '.join(names.values())}" if names else ""
+    raise UsageError(
+        f"epochs {epoch!r}: give numbers like 12,99 or a range like 0:100:10, or names{known}"
+    )
 
 
 def make_plan(source: Source, selected: Selection | None, threads: int, rolling: bool) -> Plan:
@@ -207,6 +217,8 @@ def parse_bytes(text: str | float) -> int:
     if not match:
         raise UsageError(f"memory {text!r}: give a size like 4GB or 512MiB")
     base = 1024 if match[3] else 1000
+    if float(match[1]) > 1e18:
+        raise UsageError(f"memory {text!r}: no machine has so much")
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
 
 

@@ -128,7 +128,7 @@ class Scan:
         def place(i: int) -> str:
             return self.place(batch.chunk, batch.start + row_of(i))
 
-        self.invalid.note(batch.chunk.part, scores.status, place, self.options.strict)
+        self.invalid.note(batch.chunk.part, scores.status, labels, place, self.options.strict)
         self.invalid.note_infinite(scores.loss, place)
         self.rows += len(scores)
         part = self.split(split)

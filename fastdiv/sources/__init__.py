@@ -1,6 +1,6 @@
-"""Where predictions come from: whatever holds rows is a container, and all of them are one Dump.
+"""Where predictions come from: whatever holds rows is a container, and all of them are one Source.
 
-`formats` is the table of the formats of files; `dump` opens what lies in memory.
+`formats` is the table of the formats of files; `source` opens what lies in memory.
 """
 
 from __future__ import annotations
@@ -10,67 +10,17 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import UsageError
 from fastdiv.sources.discover import Given, Item, discover, matching, names_of_paths
-from fastdiv.sources.dump import Dump, is_arrow
 from fastdiv.sources.formats import format_of_suffix
 from fastdiv.sources.layout import Asked, Layout, parse_class_names
+from fastdiv.sources.source import Source, is_arrow
 
 __all__ = ["Asked", "Layout", "Source", "open_source", "parse_class_names"]
-
-
-class Source(Protocol):
-    """What the engine asks of a source."""
-
-    layout: Layout
-
-    @property
-    def epoch_names(self) -> Mapping[int, str]:
-        """The names of epochs that have some; those a column holds may come while it is read."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Bytes that are really there, whatever headers claim."""
-        ...
-
-    @property
-    def once(self) -> bool:
-        """Whether it can be read only once."""
-        ...
-
-    def name_epochs(self) -> None:
-        """Learn the names of all epochs, where a column holds them."""
-        ...
-
-    def plan(self) -> list[Chunk]:
-        """List the chunks, in natural order, before anything is read."""
-        ...
-
-    def epochs_in(self, chunk: Chunk) -> range | None:
-        """Return the bounds of a chunk's epochs as far as they are known without reading it."""
-        ...
-
-    def nbytes(self, chunk: Chunk) -> int:
-        """Return how many bytes of a chunk are read."""
-        ...
-
-    def most_rows(self, chunk: Chunk) -> int | None:
-        """Return at most how many rows a chunk has; None where nothing tells."""
-        ...
-
-    def read(self, chunk: Chunk) -> Iterator[Batch]:
-        """Yield the rows of a chunk, in order. May run on any thread."""
-        ...
-
-    def place(self, chunk: Chunk, row: int) -> str:
-        """Name a row of a chunk to a person."""
-        ...
 
 
 def open_source(data: Any, asked: Asked) -> Source:
@@ -93,7 +43,7 @@ def open_source(data: Any, asked: Asked) -> Source:
         items = [replace(item, epoch_from="each path given is one, as asked") for item in items]
     order = {split: i for i, (_, split, _) in reversed(list(enumerate(parts)))}
     items.sort(key=lambda item: order.get(item.split, len(order)))
-    return Dump(items, asked, left_out, [e for _, _, e in parts if e is not None])
+    return Source(items, asked, left_out, [e for _, _, e in parts if e is not None])
 
 
 def _item(data: Any, split: str | None, epoch: int | str | None) -> Item:
@@ -110,6 +60,8 @@ def _parts(
     elif isinstance(data, list) and all(_is_part(x) for x in data):
         for part in data:
             yield from _parts(part, split, epoch, names_are_epochs)
+    elif isinstance(data, np.lib.npyio.NpzFile):
+        raise UsageError("give the path of an .npz file, not the opened file")
     elif isinstance(data, Mapping) and "predictions" not in data:
         for key, value in data.items():
             is_name = isinstance(key, str)
@@ -123,7 +75,7 @@ def _parts(
                 raise UsageError(
                     f"key {key!r}: keys are split names (strings), then epochs (integers or names)"
                 )
-    elif is_arrow(data) or isinstance(data, tuple | list | Mapping | np.lib.npyio.NpzFile):
+    elif is_arrow(data) or isinstance(data, tuple | list | Mapping):
         yield data, split, epoch
     else:
         raise UsageError(

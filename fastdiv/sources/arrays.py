@@ -75,7 +75,7 @@ def as_record_batch(
         if len(column) != n:
             raise UsageError(f"{name}: {what} must have shape ({n},), not ({len(column)},)")
     batch = pa.record_batch(columns)
-    if is_word_list(columns[PREDICTIONS].type) and dtype is None:
+    if is_word_list(columns[PREDICTIONS].type) and dtype in (None, "bfloat16"):
         return batch.replace_schema_metadata(with_metadata(batch.schema, dtype="bfloat16").metadata)
     return batch
 
@@ -90,7 +90,8 @@ def array_layout(
 
 
 def _predictions(values: Any, dtype: str | None) -> pa.Array:
-    if (column := _arrow(values)) is not None:
+    is_frame = len(getattr(values, "shape", ())) == 2  # its columns are the classes
+    if not is_frame and (column := _arrow(values)) is not None:
         if is_float_list(column.type) or is_word_list(column.type):
             return column
         raise UsageError(f"predictions must be lists of floats, not {column.type}")

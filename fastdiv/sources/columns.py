@@ -6,13 +6,13 @@ samples are flat here: nested columns stand beside the others, named by their pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from fastdiv.errors import UsageError
-from fastdiv.sources.decode import label_texts
 from fastdiv.sources.fields import (
     is_binary,
     is_float,
@@ -23,11 +23,12 @@ from fastdiv.sources.fields import (
     is_uuid,
     plain_type,
 )
+from fastdiv.sources.found import Found
+from fastdiv.sources.labels import label_texts
 from fastdiv.sources.layout import DTYPES, Asked, Layout
 from fastdiv.sources.metadata import Said, said_by
 from fastdiv.sources.naming import EPOCH_KEYS, SPLIT_KEYS, bare, missing
 from fastdiv.sources.predictions import (
-    Found,
     find_predictions,
     may_hold_predictions,
     names_of_wide,
@@ -37,13 +38,15 @@ from fastdiv_kernels.contract import Kind
 LABEL_NAMES = (
     "label", "labels", "target", "targets", "y_true", "true_label", "ground_truth", "gt", "truth",
     "y", "true", "class", "class_label", "obs", "observed", "actual", "answer", "gold",
+    "label_id", "label_ids", "label_idx", "true_labels", "gold_label",
 )  # fmt: skip
 ID_NAMES = (
     "sample_id", "id", "ids", "example_id", "uid", "uuid", "guid", "image_id", "item_id",
     "row_id", "doc_id", "index", "idx", "key", "filename", "file_name", "path", "image_path",
 )  # fmt: skip
-EPOCH_NAMES = tuple(sorted(EPOCH_KEYS, key=lambda name: (name != "epoch", name)))
+EPOCH_NAMES = tuple(sorted(EPOCH_KEYS - {"version"}, key=lambda name: (name != "epoch", name)))
 SPLIT_NAMES = tuple(sorted(SPLIT_KEYS, key=lambda name: (name != "split", name)))
+INTEGER = re.compile(r"-?\d{1,18}")
 CLEARLY_IDS = ID_NAMES[:8]
 
 
@@ -51,7 +54,7 @@ def sampled_columns(schema: pa.Schema, asked: Asked, where: str) -> list[str]:
     """Return the columns of which `detect` needs a sample; fail at once where there is no label."""
     label, _ = _label_column(schema, asked, where)
     names = [f.name for f in schema if may_hold_predictions(f.type)]
-    return [label, *(name for name in names if name != label and once(schema, name))]
+    return [label, *(name for name in names if name != label and is_unique(schema, name))]
 
 
 def detect(
@@ -95,8 +98,10 @@ def detect(
         epoch=epoch,
         split=split,
         class_names=class_names,
+        epoch_asked=asked.epoch is not None,
         string_ids=id_type is not None and not is_integer(id_type),
         words=None if words is None else DTYPES[words],
+        label_values=_values_of(class_names, sample, label, label_type, found, where),
         positive=found.positive,
         against_rest=found.against_rest,
         evidence=evidence,
@@ -135,6 +140,27 @@ def _classes(
     return names, found, more
 
 
+def _values_of(
+    names: tuple[str, ...] | None, sample: pa.Table, label: str, type_: pa.DataType, found: Found,
+    where: str,
+) -> tuple[int, ...] | None:  # fmt: skip
+    """Return the numbers that class names are, where labels are these and no indices."""
+    if not is_number(type_) or found.positive is not None:
+        return None
+    seen = label_texts(sample, label)
+    if names is not None and all(INTEGER.fullmatch(name) for name in names) and seen <= set(names):
+        return tuple(map(int, names))
+    numbers = [int(text) for text in seen if INTEGER.fullmatch(text)]
+    if numbers and min(numbers) >= 1 and max(numbers) == found.classes:
+        every = ",".join(str(i + 1) for i in range(min(found.classes, 3)))
+        raise UsageError(
+            f"{where}: labels in column {label!r} go from {min(numbers)} to {max(numbers)}, but "
+            f"{found.classes} classes are counted from 0: say which each label is with "
+            f"--class-names {every}{',…' * (found.classes > 3)}, or subtract 1"
+        )
+    return None
+
+
 def _check_one_hot(
     sample: pa.Table, label: str, type_: pa.DataType, classes: int, where: str
 ) -> None:
@@ -151,7 +177,7 @@ def _check_one_hot(
         )
 
 
-def once(schema: pa.Schema, name: str) -> bool:
+def is_unique(schema: pa.Schema, name: str) -> bool:
     """Whether just one column has a name."""
     return bool(schema.get_field_index(name) >= 0)
 
@@ -167,7 +193,7 @@ def _named(
     """Return the column that was asked for, or the first whose name is one of the usual."""
     if asked is not None:
         if asked in schema.names:
-            if not once(schema, asked):
+            if not is_unique(schema, asked):
                 raise UsageError(f"several columns are called {asked!r}: rename them")
             if not fits(schema.field(asked).type):
                 raise UsageError(
@@ -180,7 +206,7 @@ def _named(
         for usual in names:
             for name in schema.names:
                 own = name if whole else name.rpartition(".")[2]
-                alike = name not in taken and bare(own) == bare(usual) and once(schema, name)
+                alike = name not in taken and bare(own) == bare(usual) and is_unique(schema, name)
                 if alike and fits(schema.field(name).type):
                     taken.add(name)
                     return name, "by its name"
@@ -224,5 +250,7 @@ def _epoch_like(type_: pa.DataType) -> bool:
 
 
 def _id_like(type_: pa.DataType) -> bool:
-    whole = pa.types.is_decimal(plain_type(type_)) and plain_type(type_).scale == 0
+    plain = plain_type(type_)
+    whole = pa.types.is_decimal(plain) and plain.scale == 0
+    whole = whole or pa.types.is_timestamp(plain) or pa.types.is_date(plain)  # names, to CSV
     return is_integer(type_) or is_string(type_) or is_binary(type_) or is_uuid(type_) or whole

@@ -12,7 +12,7 @@ from fastdiv.sources.fields import top_column
 
 
 class Container(Protocol):
-    """What `Dump` asks of whatever holds rows.
+    """What `Source` asks of whatever holds rows.
 
     Its row groups are read independently, on any thread; where there is none that can be, there
     is one row group, the whole. Names of columns may be paths (`outputs.logits`).

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fastdiv.batch import Batch, Chunk, IdValues
@@ -16,18 +14,17 @@ from fastdiv.errors import DataError
 from fastdiv.sources.fields import (
     flat_column,
     is_binary,
-    is_list,
+    is_integer,
     is_string,
     is_uuid,
     plain,
-    plain_column,
 )
+from fastdiv.sources.labels import PlaceInBatch, class_labels
 from fastdiv.sources.layout import Layout
-from fastdiv_kernels.contract import BFLOAT16, Array, Kind, Reason, as_float
+from fastdiv.sources.values import converted, null_rows, numbers, pieces, strings
+from fastdiv_kernels.contract import Array, Kind, Reason
 
 Place = Callable[[Chunk, int], str]  # a row of a chunk -> its place, in words
-PlaceInBatch = Callable[[int], str]
-INT32_MAX = np.iinfo(np.int32).max
 
 
 def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, place: Place) -> Batch:
@@ -38,7 +35,7 @@ def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, plac
 
     n = batch.num_rows
     read = predictions_of(batch, layout)
-    labels = _labels(flat_column(batch, layout.label), layout, place_in_batch)
+    labels = class_labels(flat_column(batch, layout.label), layout, place_in_batch)
     if read.lengths is not None:  # a label beyond the choices of its row is none of them
         labels = np.where(labels < read.lengths, labels, -1).astype(np.int32)
     epochs: NDArray[np.int64] | int
@@ -110,47 +107,32 @@ def _unknown(n: int, layout: Layout) -> Array:
 def _from_list(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -> Read:
     """Return the lists of a column as (n, c), in place where nothing is missing."""
     n, c = len(column), layout.classes
-    first, lengths, values = _pieces(column)
+    first, lengths, values = pieces(column)
     if column.null_count:
-        problems[_null_rows(column)] = Reason.NULL
+        problems[null_rows(column)] = Reason.NULL
     short = (lengths > 0) & (lengths < c) if layout.padded else None
     wrong = lengths != c if short is None else (lengths != c) & ~short
     problems[wrong & (problems == 0)] = Reason.LENGTH
-    numbers = _numbers(values, layout.dtype, layout.words)
+    found = numbers(values, layout.dtype, layout.words)
     usable = problems == 0
     everything = bool(usable.all()) and (short is None or not short.any())
     if everything and _are_consecutive(first, c):
         start = int(first[0]) if n else 0
-        predictions = numbers[start : start + n * c].reshape(n, c)
+        predictions = found[start : start + n * c].reshape(n, c)
     elif short is not None:
         predictions = np.full((n, c), -np.inf, layout.dtype)
         for row in np.flatnonzero(usable):
             stop = lengths[row]
-            predictions[row, :stop] = numbers[first[row] : first[row] + stop]
+            predictions[row, :stop] = found[first[row] : first[row] + stop]
     else:
         predictions = _unknown(n, layout)
-        predictions[usable] = numbers[first[usable, None] + np.arange(c)]
+        predictions[usable] = found[first[usable, None] + np.arange(c)]
     if values.null_count:
-        nulls = np.flatnonzero(_null_rows(values))
+        nulls = np.flatnonzero(null_rows(values))
         at = np.searchsorted(nulls, first)
         has = (at < len(nulls)) & (nulls[np.minimum(at, len(nulls) - 1)] < first + lengths)
         problems[has & usable] = Reason.NULL
     return Read(predictions, problems, lengths if layout.padded else None)
-
-
-def _pieces(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
-    """Return where each list begins in the values, how long it is, and the values."""
-    n = len(column)
-    if pa.types.is_fixed_size_list(column.type):
-        size = column.type.list_size
-        # `values` are those of the whole array, whatever its offset.
-        first = np.arange(n, dtype=np.int64) * size + column.offset * size
-        return first, np.full(n, size), plain(column.values)
-    # `values` and `offsets` know of the slice together; `flatten` would drop null rows.
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return offsets[:-1], np.diff(offsets), plain(column.values)
-    return offsets, column.sizes.to_numpy().astype(np.int64), plain(column.values)  # views
 
 
 def _are_consecutive(first: NDArray[np.int64], c: int) -> bool:
@@ -164,7 +146,7 @@ def _from_bytes(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -
     n, c = len(column), layout.classes
     width = c * layout.words.itemsize
     if column.null_count:
-        problems[_null_rows(column)] = Reason.NULL
+        problems[null_rows(column)] = Reason.NULL
     if pa.types.is_fixed_size_binary(column.type):
         size = column.type.byte_width
         data = column.buffers()[1]
@@ -186,7 +168,7 @@ def _from_bytes(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -
         rows[usable] = used[offsets[usable, None] + np.arange(width)]
         whole = rows.ravel()
     numbers = np.ndarray((n, c), layout.words, whole)  # wherever it lies: bytes are not aligned
-    return _converted(numbers, layout.dtype)
+    return converted(numbers, layout.dtype)
 
 
 def _from_columns(batch: pa.RecordBatch, layout: Layout, problems: NDArray[np.uint8]) -> Array:
@@ -194,17 +176,17 @@ def _from_columns(batch: pa.RecordBatch, layout: Layout, problems: NDArray[np.ui
     predictions = np.empty((batch.num_rows, layout.classes), layout.dtype)
     for j, name in enumerate(layout.predictions):
         column = plain(flat_column(batch, name))
-        predictions[:, j] = _numbers(column, layout.dtype)
+        predictions[:, j] = numbers(column, layout.dtype)
         if column.null_count:
-            problems[_null_rows(column)] = Reason.NULL
+            problems[null_rows(column)] = Reason.NULL
     return predictions
 
 
 def _scores(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -> Array:
     """Return the scores (n,) of one of two classes."""
     if column.null_count:
-        problems[_null_rows(column)] = Reason.NULL
-    return _numbers(column, layout.dtype)
+        problems[null_rows(column)] = Reason.NULL
+    return numbers(column, layout.dtype)
 
 
 def _both_classes(scores: Array, layout: Layout) -> Array:
@@ -223,159 +205,21 @@ def _both_classes(scores: Array, layout: Layout) -> Array:
     return both
 
 
-def _null_rows(column: pa.Array) -> NDArray[np.bool_]:
-    return np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False))
-
-
-def _numbers(values: pa.Array, dtype: np.dtype[Any], words: np.dtype[Any] | None = None) -> Array:
-    """Return numbers as an array, without a copy where there are no nulls and the dtype is right.
-
-    What stands in the place of a null means nothing.
-    """
-    if pa.types.is_null(values.type):
-        return np.zeros(len(values), dtype)
-    if not pa.types.is_floating(values.type) and words is None:
-        values = values.cast(pa.float64(), safe=False)
-    width = values.type.bit_width // 8
-    own = np.dtype(f"f{width}") if pa.types.is_floating(values.type) else words
-    _, data = values.buffers()
-    if data is None or not len(values):
-        return np.zeros(len(values), dtype)
-    return _converted(np.frombuffer(data, own, len(values), values.offset * width), dtype)
-
-
-def _converted(numbers: Array, dtype: np.dtype[Any]) -> Array:
-    """Return numbers in a dtype that holds them without loss."""
-    if numbers.dtype == dtype:
-        return numbers
-    with np.errstate(invalid="ignore"):  # of signalling NaNs
-        return (as_float(numbers) if numbers.dtype == BFLOAT16 else numbers).astype(dtype)
-
-
-# -- labels ------------------------------------------------------------------------------------
-
-
-def _labels(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
-    """Return labels as int32, with -1 for what is no class."""
-    if pa.types.is_null(column.type):
-        return np.full(len(column), -1, np.int32)
-    if is_string(column.type):
-        if layout.against_rest is not None:
-            return _against_rest(strings(column), pa.scalar(layout.against_rest, pa.large_string()))
-        return label_names(column, layout.class_names or ())
-    column = plain(column)
-    if is_list(column.type):
-        return _one_hot(column, layout, place)
-    if layout.against_rest is not None:
-        values = column.cast(pa.float64())
-        return _against_rest(values, pa.scalar(_number(layout.against_rest), pa.float64()))
-    return _class_indices(column, layout, place)
-
-
-def _class_indices(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    if column.type == pa.int32() and not column.null_count:
-        return np.asarray(column.to_numpy())
-    labels = (pc.fill_null(column, 0) if column.null_count else column).to_numpy()
-    if labels.dtype.kind == "f":
-        labels = labels.astype(np.float64)
-        labels[np.isnan(labels)] = -1  # how pandas writes a missing integer
-        broken = np.flatnonzero(labels != np.floor(labels))
-        if len(broken):
-            raise DataError(
-                f"{place(int(broken[0]))}: label {labels[broken[0]]:g} in column "
-                f"{layout.label!r} is no whole number: give class indices or names"
-            )
-    result = np.where((labels < 0) | (labels > INT32_MAX), -1, labels).astype(np.int32)
-    if column.null_count:
-        result[_null_rows(column)] = -1
-    return result
-
-
-def _one_hot(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
-    """Return the class that a list of one index, or of a single 1 among zeros, stands for."""
-    first, lengths, values = _pieces(column)
-    lengths = np.where(_null_rows(column), 0, lengths)
-    labels = np.full(len(column), -1, np.int32)
-    single = np.flatnonzero(lengths == 1)
-    if len(single):
-        taken = values.take(pa.array(first[single]))
-        labels[single] = _class_indices(plain(taken), layout, lambda row: place(int(single[row])))
-    rows = np.flatnonzero(lengths == layout.classes)
-    if len(rows):
-        if pa.types.is_boolean(values.type):
-            values = values.cast(pa.int8())
-        numbers = _numbers(values, np.dtype(np.float64))
-        numbers = np.where(_null_rows(values), np.nan, numbers) if values.null_count else numbers
-        of_row = numbers[first[rows, None] + np.arange(layout.classes)]
-        ones, zeros = (of_row == 1).sum(axis=1), (of_row == 0).sum(axis=1)
-        is_one_hot = (ones == 1) & (zeros == layout.classes - 1)
-        labels[rows] = np.where(is_one_hot, (of_row == 1).argmax(axis=1), -1)
-    return labels
-
-
-def _against_rest(column: pa.Array, positive: pa.Scalar) -> NDArray[np.int32]:
-    """Return 1 for the positive label, 0 for any other, -1 for none."""
-    found = pc.fill_null(pc.equal(column, positive).cast(pa.int32()), -1)
-    labels = np.asarray(found.to_numpy(), np.int32)
-    if pa.types.is_floating(column.type):
-        nan = pc.fill_null(pc.is_nan(column), False).to_numpy(zero_copy_only=False)
-        labels = np.where(nan, np.int32(-1), labels)
-    return labels
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise DataError(f"labels are numbers, and --positive {text!r} is none") from None
-
-
-def label_names(column: pa.Array, class_names: Sequence[str]) -> NDArray[np.int32]:
-    """Return the class of each name (n,), -1 where it is none."""
-    names = pa.array(class_names, pa.large_string())
-    if pa.types.is_dictionary(column.type):
-        of_code = pc.fill_null(pc.index_in(strings(column.dictionary), names), -1).to_numpy()
-        codes = pc.fill_null(column.indices.cast(pa.int64()), -1).to_numpy()
-        return np.asarray(np.append(of_code, -1)[codes], np.int32)  # code -1 finds the last
-    found = pc.fill_null(pc.index_in(strings(column), names), -1)
-    return np.asarray(found.to_numpy(), np.int32)
-
-
-def label_texts(sample: pa.Table, label: str) -> set[str]:
-    """Return the labels of sampled rows as text."""
-    column = plain_column(sample, label)
-    if is_list(column.type) or pa.types.is_null(column.type):
-        return set()
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    found = pc.unique(column.cast(pa.large_string())).drop_null().to_pylist()
-    return {text.removesuffix(".0") for text in found} - {"nan"}
-
-
-def strings(column: pa.Array) -> pa.Array:
-    """Return strings, encoded or not, as large_string."""
-    return plain(column).cast(pa.large_string())
-
-
 # -- ids and epochs ----------------------------------------------------------------------------
 
 
 def _ids(column: pa.Array, name: str, place: PlaceInBatch) -> IdValues:
+    uuid = is_uuid(column.type)
+    column = plain(column)
     if column.null_count:
-        row = int(np.flatnonzero(_null_rows(column))[0])
+        row = int(np.flatnonzero(null_rows(column))[0])
         raise DataError(
             f"{place(row)}: the id in column {name!r} is null: a sample without an id cannot be "
             "matched between epochs; fill it, or give --id none to match by position"
         )
-    uuid = is_uuid(column.type)
-    column = plain(column)
     if uuid:
         return _uuid_texts(column)
-    if is_string(column.type) or pa.types.is_decimal(column.type):
+    if is_string(column.type) or not (is_binary(column.type) or is_integer(column.type)):
         return strings(column)
     if is_binary(column.type):
         return column.cast(pa.large_binary())
@@ -402,14 +246,15 @@ def integer_ids(ids: Array) -> IdValues:
 
 def _epochs(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int64]:
     name = layout.epoch
+    column = plain(column)
     if column.null_count:
-        row = int(np.flatnonzero(_null_rows(column))[0])
+        row = int(np.flatnonzero(null_rows(column))[0])
         raise DataError(f"{place(row)}: the epoch in column {name!r} is null: fill it")
     if is_string(column.type):
         assert layout.epoch_names is not None
         return layout.epoch_names.numbers(strings(column))
     try:
-        return np.asarray(plain(column).cast(pa.int64()).to_numpy(zero_copy_only=False))
+        return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid as error:
         raise DataError(
             f"{place(0)} and on: column {name!r} holds no whole epoch numbers: {error}"

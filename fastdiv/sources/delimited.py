@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from fastdiv.sources.layout import numbered
 from fastdiv.sources.text_files import most_rows, open_bytes, open_text
 
 DELIMITERS = ",;\t|"
-NULLS = ["", "NULL", "null", "NA", "N/A", "#N/A", "None", "none"]  # NaN stays a NaN
+NULLS = ["", "NULL", "null", "NA", "N/A", "#N/A", "None", "none"]  # of numbers; NaN stays NaN
 BLOCK_BYTES = 1 << 20
 FAILURES = (pa.ArrowException, OSError, ValueError)
 
@@ -33,6 +35,10 @@ class DelimitedContainer(Whole):
         self._names: list[str] | None = None
         if all(_is_number(cell) or not cell for cell in cells):  # no line of names
             self._names = [f"column_{i}" for i in range(len(cells))]
+        with open_text(path) as file:
+            rows = list(islice(file, skip_lines, skip_lines + 10))
+        found = [cell.strip() for row in rows for cell in row.split(self._delimiter)]
+        self._decimal = "," if any(re.fullmatch(r"-?\d+,\d+", cell) for cell in found) else "."
         reader = self._open(None, None)
         schema = reader.schema
         types = {field.name: field.type for field in schema}
@@ -54,7 +60,7 @@ class DelimitedContainer(Whole):
                         )
                 return file.readline(BLOCK_BYTES).rstrip("\r\n")
         except (*FAILURES, UnicodeError) as error:
-            raise self._unreadable(self.path, error) from error
+            raise self._unreadable(self.path, error, ": save it as UTF-8") from error
 
     def _open(self, types: dict[str, Any] | None, columns: list[str] | None) -> Any:
         csv = pyarrow.csv
@@ -67,8 +73,8 @@ class DelimitedContainer(Whole):
                 ),
                 csv.ParseOptions(delimiter=self._delimiter),
                 csv.ConvertOptions(
-                    null_values=NULLS, strings_can_be_null=True, column_types=types,
-                    include_columns=columns,
+                    null_values=NULLS, strings_can_be_null=False, column_types=types,
+                    include_columns=columns, decimal_point=self._decimal,
                 ),
             )  # fmt: skip
         except FAILURES as error:
@@ -100,8 +106,7 @@ class DelimitedContainer(Whole):
             done += batch.num_rows
 
     @staticmethod
-    def _unreadable(where: str, error: BaseException) -> DataError:
-        hint = ""
+    def _unreadable(where: str, error: BaseException, hint: str = "") -> DataError:
         if "Expected" in str(error) and "columns" in str(error):
             hint = ": if lines stand before the table, leave them out with --skip-lines"
         return DataError(f"{where}: cannot be read as CSV: {one_line(error)}{hint}")

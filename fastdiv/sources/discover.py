@@ -15,7 +15,7 @@ from fastdiv.sources.formats import FORMATS, format_of_suffix
 from fastdiv.sources.naming import EPOCH_KEYS, EPOCH_WORDS, SPLIT_KEYS, natural
 from fastdiv.sources.text_files import suffix_of
 
-EPOCH_IN_NAME = re.compile(rf"(?:^|[^a-z])(?:{EPOCH_WORDS})[-_.=]?(\d+)", re.IGNORECASE)
+EPOCH_IN_NAME = re.compile(rf"(?:^|[^a-z])({EPOCH_WORDS})[-_.=]?(\d{{1,18}})(?!\d)", re.IGNORECASE)
 HIVE_KEY = re.compile(r"([^=/\\]+)=([^/\\]*)")
 
 
@@ -55,8 +55,10 @@ def discover(
     """
     found: dict[Given, str] = {}  # -> the part that names an epoch
     real, left_out = set(), []
+    paths = list(paths)
+    above = _above([path for path, _, _ in paths])
     for path, split, epoch in paths:
-        files, others = _files(path)
+        files, others = _files(path, above)
         left_out += others
         for file, naming in files:
             if (once := (os.path.realpath(file), split, epoch)) not in real:
@@ -100,19 +102,34 @@ def _epoch(
         name, value = keys[key]
         if re.fullmatch(r"-?\d{1,18}", value):
             return int(value), f"directories {name}=N"
+        if several := re.fullmatch(r"(\d{1,18})-[^=]+=.*", value):  # epoch=3-step=1000
+            return int(several[1]), f"directories {name}=N"
         return value, f"directories {name}=NAME"
     for part in reversed(Path(naming).parts):
         if numbers := EPOCH_IN_NAME.findall(part):
             where = "file names" if part == Path(path).name else "directory names"
-            return int(numbers[-1]), f"{where} like {part}"
+            epochs = [number for word, number in numbers if word.lower() == "epoch"]
+            return int((epochs or [number for _, number in numbers])[-1]), f"{where} like {part}"
     return None, ""
 
 
-def _files(path: str) -> tuple[list[tuple[str, str]], list[str]]:
+def _above(paths: list[str]) -> str | None:
+    """Return the directory below which the paths of files differ, if there are several."""
+    files = []
+    for path in paths:
+        plain = os.path.exists(path) or not glob.has_magic(path)
+        files += [path] if plain else glob.glob(path, recursive=True)[:1000]
+    if len(files) < 2:
+        return None
+    return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+
+
+def _files(path: str, common: str | None) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the files under a path, each with the part of its path that may name its epoch.
 
-    Of a directory that is its own name and what lies in it, of a file its name and its
-    directory's: not what lies above, as `runs/version_3/` may. Of the formats in a directory the
+    Of a directory that is its own name and what lies in it; of a file its name and its
+    directory's, and what lies below the directory `common` to all that are given: not what lies
+    above, as `runs/version_3/` may. Of the formats in a directory the
     first in the table of formats is read; the files of the others are returned besides.
     """
     if os.path.isdir(path):
@@ -134,9 +151,11 @@ def _files(path: str) -> tuple[list[tuple[str, str]], list[str]]:
             file for files in others for file in files
         ]
     if os.path.exists(path):
-        return [(path, os.path.join(*Path(os.path.abspath(path)).parts[-2:]))], []
+        whole = Path(os.path.abspath(path))
+        below = whole.relative_to(common).parts if common is not None else ()
+        return [(path, os.path.join(*whole.parts[-max(2, len(below)) :]))], []
     if glob.has_magic(path):
-        matches = [_files(match) for match in matching(path)]
+        matches = [_files(match, common) for match in matching(path)]
         return [f for files, _ in matches for f in files], [f for _, left in matches for f in left]
     raise UsageError(f"{path}: no such file or directory")
 

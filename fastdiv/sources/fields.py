@@ -28,7 +28,11 @@ def plain(column: pa.Array) -> pa.Array:
     if pa.types.is_run_end_encoded(column.type):
         return plain(pc.run_end_decode(column))
     if pa.types.is_dictionary(column.type):
-        return plain(column.dictionary.take(column.indices))
+        values = column.dictionary
+        if pa.types.is_string_view(values.type) or pa.types.is_binary_view(values.type):
+            wide = pa.large_string() if is_string(values.type) else pa.large_binary()
+            values = values.cast(wide)  # Arrow cannot take from views
+        return plain(values.take(column.indices))
     return column
 
 
@@ -66,9 +70,10 @@ def flat_column(rows: Any, name: str) -> Any:
 
 def plain_column(table: pa.Table, name: str) -> pa.Array:
     """Return a column of a table as one array, without extension types and encodings."""
-    chunks = [plain(chunk) for chunk in flat_column(table, name).chunks]
-    type_ = plain_type(flat_schema(table.schema).field(name).type)
-    return pa.chunked_array(chunks, chunks[0].type if chunks else type_).combine_chunks()
+    column = flat_column(table, name)
+    chunks = [plain(chunk) for chunk in column.chunks]
+    type_ = chunks[0].type if chunks else plain_type(column.type)
+    return pa.chunked_array(chunks, type_).combine_chunks()
 
 
 def top_column(schema: pa.Schema, name: str) -> str:

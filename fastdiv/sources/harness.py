@@ -25,11 +25,16 @@ def answer(record: Record) -> Record:
     there are none, as for questions that are answered by generating text.
     """
     responses = record.get("filtered_resps") or record.get("resps") or []
+    responses = responses if isinstance(responses, list) else []
+    texts = _choices(record)
+    half = len(responses) // 2
+    if half and len(texts) == len(responses) and texts[:half] == texts[half:]:
+        responses = responses[:half]  # the other half is without the question (mutual information)
     found = [_log_likelihood(response) for response in responses]
     usable = len(found) > 1 and all(x is not None for x in found)
     return {
-        "doc_id": record["doc_id"],
-        "target": _target(record, len(responses)),
+        "doc_id": record.get("doc_id"),
+        "target": _target(record.get("target"), texts[: len(responses)], len(responses)),
         "logits": found if usable else None,
     }
 
@@ -45,15 +50,16 @@ def _log_likelihood(response: Any) -> float | None:
         return None
 
 
-def _target(record: Record, choices: int) -> int:
+def _target(target: Any, texts: list[str], choices: int) -> int:
     """Return the index of the right choice, which is given by number or by its text."""
-    target = record.get("target")
+    if isinstance(target, list) and len(target) == 1:
+        target = target[0]
     try:
         index = float(str(target))
         return int(index) if math.isfinite(index) and 0 <= index < choices else -1
     except ValueError:
-        texts = [text.strip() for text in _choices(record)]
-        return texts.index(str(target).strip()) if str(target).strip() in texts else -1
+        stripped = [text.strip() for text in texts]
+        return stripped.index(str(target).strip()) if str(target).strip() in stripped else -1
 
 
 def _choices(record: Record) -> list[str]:

@@ -12,6 +12,7 @@ from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.container import Whole, one_line, sliced, sound
 from fastdiv.sources.fields import top_column
 
+SMALL_ROWS = 1024
 FAILURES = (pa.ArrowException, OSError, ValueError)
 
 
@@ -84,7 +85,7 @@ class StreamContainer(Whole):
             except FAILURES as error:
                 raise _unreadable(self.name, error) from error
             while True:
-                where = self.place(0, done)
+                where, at = self.place(0, done), file.tell()
                 try:
                     batch = reader.read_next_batch()
                 except StopIteration:
@@ -93,7 +94,7 @@ class StreamContainer(Whole):
                     raise _unreadable(where, error) from error
                 yield from sliced(sound(_select(batch, columns), where), rows)
                 done += batch.num_rows
-            if not _ended(file, self.size):
+            if file.tell() == at:  # a stream ends with a marker, a file that was cut without
                 raise DataError(
                     f"{self.place(0, done)}: the stream breaks off here, without an end: it is cut "
                     "or still being written"
@@ -142,13 +143,20 @@ class ReaderContainer(Whole):
         if self._taken:
             raise UsageError(f"{self.name}: it has been read, and can be read only once")
         self._taken = True
-        done = 0
+        done = waiting = 0
+        small: list[pa.RecordBatch] = []  # what costs little to copy and much to take one by one
         while True:
             batch = self._first.pop(0) if self._first else self._next(self.place(0, done))
+            if batch is not None:
+                small.append(_select(batch, columns))
+                waiting += batch.num_rows
+                done += batch.num_rows
+            if small and (batch is None or waiting >= min(rows, SMALL_ROWS)):
+                whole = small[0] if len(small) == 1 else pa.concat_batches(small)
+                small, waiting = [], 0
+                yield from sliced(whole, rows)
             if batch is None:
-                break
-            yield from sliced(_select(batch, columns), rows)
-            done += batch.num_rows
+                return
 
 
 def _select(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
@@ -161,13 +169,6 @@ def _width(type_: pa.DataType) -> int:
         return int(type_.bit_width)
     except ValueError:
         return 1 << 30
-
-
-def _ended(file: Any, size: int) -> bool:
-    """Whether a stream ended with its marker, and not with the file."""
-    at = file.tell()
-    file.seek(max(0, at - 4))
-    return bool(file.read(4) == b"\0\0\0\0") or at < size
 
 
 def _unreadable(where: str, error: BaseException) -> DataError:

@@ -41,7 +41,8 @@ class JsonLinesContainer(Whole):
             self._find_epoch(first[0] if first else {})
             first = [self._as_named(record) for record in first]
         try:
-            schema = pa.Table.from_pylist(first).schema
+            keys = dict.fromkeys(key for record in first for key in record)
+            schema = pa.table({key: [r.get(key) for r in first] for key in keys}).schema
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"{path}: the first {len(first)} rows do not agree: {one_line(error)}"
@@ -151,6 +152,8 @@ def _begins_with_bracket(file: Any) -> bool:
 
 def _settled(type_: pa.DataType) -> pa.DataType:
     """Return the type to read by: a list that begins with whole numbers may go on with others."""
+    if pa.types.is_struct(type_):
+        return pa.struct([f.with_type(_settled(f.type)) for f in type_.fields])
     if pa.types.is_list(type_) and pa.types.is_integer(type_.value_type):
         return pa.list_(pa.float64())
     return type_

@@ -57,6 +57,12 @@ class Asked:
     epoch_per_path: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("id", "label", "predictions", "epoch", "split", "dtype", "positive"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise UsageError(f"{name} must be a name, not {value!r}")
+        if not isinstance(self.skip_lines, int):
+            raise UsageError(f"skip_lines must be a whole number, not {self.skip_lines!r}")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.skip_lines < 0:
@@ -77,7 +83,9 @@ class Layout:
     split: str | None = None
     class_names: tuple[str, ...] | None = None
     string_ids: bool = False  # ids of no fixed width
+    epoch_asked: bool = False  # the user named the column
     words: np.dtype[Any] | None = None  # what 16-bit words and bytes hold
+    label_values: tuple[int, ...] | None = None  # where labels are numbers that name classes
     positive: int | None = None  # the class that a single score is of, 0 or 1
     against_rest: str | None = None  # the label that is class 1, all others being class 0
     padded: bool = False  # short lists are rows with fewer choices
@@ -120,7 +128,9 @@ def parse_class_names(names: str | Path | Iterable[str] | None) -> tuple[str, ..
             names = Path(names).read_text("utf-8").splitlines() if is_file else names.split(",")
         except (OSError, UnicodeError) as error:
             raise UsageError(f"class names cannot be read from {names}: {error}") from None
-    found = tuple(name.strip() for name in names)
+    if not isinstance(names, Iterable):
+        raise UsageError(f"class names must be a list, not {names!r}")
+    found = tuple(str(name).strip() for name in names)
     found = found[:-1] if found and not found[-1] else found  # a trailing comma or line
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)

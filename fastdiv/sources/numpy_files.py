@@ -153,6 +153,11 @@ def stored_arrays(path: str) -> dict[str, Stored]:
                     _check_size(found[name], min(info.compress_size, size) * inflated)
     except FAILURES as error:
         raise DataError(f"{path}: cannot be read as NumPy arrays: {one_line(error)}") from error
+    if not found:
+        raise DataError(
+            f"{path}: is a zip file without NumPy arrays (of torch.save, or Excel?): save arrays "
+            "with numpy.savez"
+        )
     return found
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastdiv.errors import DataError, UsageError
-from fastdiv.sources.decode import label_texts
 from fastdiv.sources.fields import (
     is_binary,
     is_float,
@@ -23,39 +20,18 @@ from fastdiv.sources.fields import (
     plain_column,
     plain_type,
 )
-from fastdiv.sources.layout import DTYPES, Asked, dtype_of, numbered
-from fastdiv.sources.naming import missing, natural
+from fastdiv.sources.found import Found, prefix_of
+from fastdiv.sources.labels import label_texts
+from fastdiv.sources.layout import DTYPES, NUMBERED, Asked, dtype_of, numbered
+from fastdiv.sources.naming import bare, missing, natural
+from fastdiv.sources.one_score import one_score, usual_score
 from fastdiv_kernels.contract import widest
 
 PREDICTION_NAMES = (
     "logits", "probs", "probabilities", "log_probs", "logprobs", "predictions", "preds", "scores",
     "y_pred", "y_score", "y_prob", "softmax", "outputs", "output", "prob", "proba", "y_proba",
-    "probability", "logit", "score", "log_likelihoods", "logp",
+    "probability", "logit", "score", "log_likelihoods", "logp", "p",
 )  # fmt: skip
-SINGLE = np.dtype(np.float32)
-ZERO_OR_ONE = {"0", "1", "false", "true"}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The columns of the predictions, and their shape."""
-
-    names: tuple[str, ...]
-    evidence: str
-    classes: int = 0
-    dtype: np.dtype[Any] = SINGLE
-    positive: int | None = None  # see Layout
-    against_rest: str | None = None
-    class_names: tuple[str, ...] | None = None  # where one score tells them
-
-    def in_order_of(self, class_names: tuple[str, ...]) -> Found:
-        """Put columns that are named by class in the order of the names."""
-        prefix = _prefix(self.names[0])
-        for start in ("", prefix):
-            ordered = tuple(start + name for name in class_names)
-            if len(ordered) == len(self.names) > 1 and set(ordered) == set(self.names):
-                return replace(self, names=ordered)
-        return self
 
 
 def may_hold_predictions(type_: pa.DataType) -> bool:
@@ -73,7 +49,7 @@ def find_predictions(
     else:
         found = _by_name_and_type(schema, sample, asked, words, label, taken, where)
     if len(found.names) == 1 and is_number(schema.field(found.names[0]).type):
-        return _one_score(found, schema, sample, asked, label, where)
+        return one_score(found, schema, sample, asked, label, where)
     if asked.positive is not None:
         raise UsageError(
             f"{where}: --positive is for a single score a row, but predictions are in "
@@ -86,38 +62,40 @@ def _by_name_and_type(
     schema: pa.Schema, sample: pa.Table, asked: Asked, words: str | None, label: str,
     taken: set[str], where: str,
 ) -> Found:  # fmt: skip
+    """Choose among lists, groups of columns and single scores: a usual name counts before all."""
     fields = [f for f in schema if f.name not in taken and schema.get_field_index(f.name) >= 0]
-    lists = [f.name for f in fields if is_float_list(f.type)]
     packed = [f for f in fields if is_word_list(f.type) or is_binary(f.type)]
-    lists += [f.name for f in packed if words is not None and _rank(f.name) < len(PREDICTION_NAMES)]
-    ranked = sorted(lists, key=_rank)
-    if len(lists) == 1 or (lists and _rank(ranked[0]) < len(PREDICTION_NAMES)):
-        return Found((ranked[0],), f"column {ranked[0]!r} ({schema.field(ranked[0]).type})")
+    lists = [f.name for f in fields if is_float_list(f.type)]
+    lists += [f.name for f in packed if words is not None and _is_usual(f.name)]
+    numbers = [f.name for f in fields if is_number(f.type)]
+    floats = [f.name for f in fields if is_float(f.type)]
+    groups = {k: n for k, n in numbered(numbers).items() if set(n) & set(floats)}
+    usual_lists = sorted(filter(_is_usual, lists), key=_rank)
+    usual_groups = sorted(filter(_is_usual, groups), key=_rank)
+    if usual_lists or (len(lists) == 1 and not usual_groups):
+        name = (usual_lists or lists)[0]
+        return Found((name,), f"column {name!r} ({schema.field(name).type})")
+    by_class = _by_class(numbers, floats, sample, label, schema.field(label).type, asked, where)
+    if by_class:
+        return Found(tuple(by_class), f"columns {_shortened(by_class)}, named by class")
+    if usual_groups:
+        names = groups[usual_groups[0]]
+        return Found(tuple(names), f"columns {_shortened(names)}, numbered")
+    if score := usual_score(floats, sample, asked):
+        return Found((score,), f"column {score!r} ({schema.field(score).type})")
     if lists:
         raise UsageError(
             f"{where}: several columns hold lists of floats ({', '.join(lists)}): "
             "name one with --predictions"
         )
-    floats = [f.name for f in fields if is_float(f.type)]
-    groups = numbered(floats)
-    by_class = _by_class(floats, sample, label, schema.field(label).type, asked, where)
-    if by_class:
-        return Found(tuple(by_class), f"columns {_shortened(by_class)}, named by class")
-    ranked = sorted(groups, key=_rank)
-    if len(groups) == 1 or (groups and _rank(ranked[0]) < len(PREDICTION_NAMES)):
-        names = groups[ranked[0]]
+    if len(groups) == 1:
+        (names,) = groups.values()
         return Found(tuple(names), f"columns {_shortened(names)}, numbered")
     if groups:
         raise UsageError(
             f"{where}: several groups of numbered columns ({', '.join(groups)}): "
             "name one with --predictions 'PREFIX*'"
         )
-    scores = [name for name in floats if _rank(name) < len(PREDICTION_NAMES)]
-    if asked.positive is not None and len(floats) == 1:
-        scores = floats
-    if scores:
-        name = min(scores, key=_rank)
-        return Found((name,), f"column {name!r} ({schema.field(name).type})")
     raise UsageError(_nothing(schema, packed, floats, where))
 
 
@@ -138,7 +116,7 @@ def _nothing(schema: pa.Schema, packed: Sequence[pa.Field], floats: list[str], w
 def _as_asked(
     schema: pa.Schema, asked: str, words: str | None, taken: set[str], where: str
 ) -> Found:
-    if asked in schema.names and asked not in taken:
+    if schema.names.count(asked) == 1 and asked not in taken:
         type_ = schema.field(asked).type
         if is_float_list(type_) or is_number(type_):
             return Found((asked,), f"column {asked!r} ({type_}), as asked")
@@ -155,11 +133,14 @@ def _as_asked(
         )
     names = [name.strip() for name in asked.split(",")]
     if asked.endswith("*"):
-        names = sorted((n for n in schema.names if n.startswith(asked[:-1])), key=natural)
-        names = [n for n in names if is_number(schema.field(n).type)]
+        names = _with_prefix(schema, asked[:-1], where)
+    if len(set(names)) < len(names):
+        raise UsageError(f"--predictions {asked!r} names a column twice")
     for name in names:
         if name not in schema.names:
             raise UsageError(missing(schema, name, "predictions", where))
+        if schema.get_field_index(name) < 0:
+            raise UsageError(f"{where}: several columns are called {name!r}: rename them")
         if name in taken:
             raise UsageError(f"{where}: column {name!r} cannot hold predictions too")
         if not is_number(schema.field(name).type):
@@ -175,47 +156,18 @@ def _as_asked(
     return Found(tuple(names), f"columns {_shortened(names)}, as asked")
 
 
-def _one_score(
-    found: Found, schema: pa.Schema, sample: pa.Table, asked: Asked, label: str, where: str
-) -> Found:
-    """Settle which of two classes a single score is of."""
-    seen = label_texts(sample, label)
-    positive = asked.positive
-    by_name = is_string(schema.field(label).type)
-    if positive is not None and not by_name:
-        positive = {"true": "1", "false": "0"}.get(positive.lower(), positive)
-    if positive is None:
-        if not seen <= ZERO_OR_ONE:
-            raise UsageError(
-                f"{where}: column {found.names[0]!r} holds one score a row: say which label it is "
-                f"the score of with --positive LABEL (labels seen: {_listed(seen)})"
-            )
-        positive = "1"
-    names, class_, rest = asked.class_names, 1, None
-    if by_name and names is not None:
-        if positive not in names:
-            raise UsageError(f"--positive {positive!r} is none of the class names {names}")
-        class_ = names.index(positive)
-    elif by_name:
-        others = sorted(seen - {positive})
-        if len(others) == 1:
-            names = (others[0], positive)
-        else:
-            rest, names = positive, (f"not {positive}", positive)
-    elif positive in ("0", "1"):
-        class_ = int(positive)
-        if not seen <= ZERO_OR_ONE:
-            rest = positive
-            class_ = 1
-    else:
-        rest = positive
-    of = f"score of class {positive!r}" + (", all other labels being one class" if rest else "")
-    how = "as asked" if asked.positive is not None else "for labels are 0 and 1"
-    return replace(
-        found, evidence=f"{found.evidence}: {of}, {how}", classes=2, positive=class_,
-        against_rest=rest, class_names=names,
-        dtype=dtype_of(schema.field(found.names[0]).type, None),
-    )  # fmt: skip
+def _with_prefix(schema: pa.Schema, prefix: str, where: str) -> list[str]:
+    """Return the columns of numbers with a prefix: by number where they have one."""
+    names = [n for n in schema.names if n.startswith(prefix) and is_number(schema.field(n).type)]
+    with_number = [n for n in names if NUMBERED.fullmatch(n)]
+    groups = [g for g in numbered(names).values() if g[0].startswith(prefix)]
+    if with_number and (len(groups) != 1 or len(groups[0]) != len(names)):
+        raise UsageError(
+            f"{where}: columns {_shortened(sorted(names, key=natural))} are not numbered from 0 or "
+            "1 without a gap: name them one by one, in the order of the classes, with "
+            "--predictions A,B,C"
+        )
+    return groups[0] if with_number else names
 
 
 def _shaped(
@@ -234,7 +186,9 @@ def _shaped(
         raise UsageError(f"{where}: column {name!r} holds {type_}, which cannot be {words}")
     dtype = dtype_of(type_, raw)
     if is_binary(type_):
-        width = _usual(pc.binary_length(plain_column(sample, name)), name, where)
+        width = _usual(
+            pc.binary_length(plain_column(sample, name).cast(pa.large_binary())), name, where
+        )
         if width % dtype.itemsize:
             raise DataError(
                 f"{where}: column {name!r} holds {width} bytes a row, which is no whole number of "
@@ -270,14 +224,10 @@ def _usual(lengths: pa.Array, name: str, where: str) -> int:
 
 
 def _rank(name: str) -> int:
-    """Return how usual a name of predictions is; that of a nested column, or a prefix, is its own.
+    """Return how usual a name is, of a column or the prefix of a group; nested ones by their own.
 
     Outside of PREDICTION_NAMES it is their number.
     """
-
-    def bare(text: str) -> str:
-        return re.sub(r"[^a-z]", "", text.lower())
-
     usual = [bare(n) for n in PREDICTION_NAMES]
     for text in (name, name.rpartition(".")[2]):
         if bare(text) in usual:
@@ -285,23 +235,29 @@ def _rank(name: str) -> int:
     return len(usual)
 
 
+def _is_usual(name: str) -> bool:
+    return _rank(name) < len(PREDICTION_NAMES)
+
+
 def _by_class(
-    floats: list[str], sample: pa.Table, label: str, label_type: pa.DataType, asked: Asked,
-    where: str,
+    numbers: list[str], floats: list[str], sample: pa.Table, label: str, label_type: pa.DataType,
+    asked: Asked, where: str,
 ) -> list[str]:  # fmt: skip
-    """Return the float columns that are named by class, if the labels are such names."""
-    if not is_string(label_type) or len(floats) < 2:
+    """Return the columns that are named by class, if the labels or the user name classes."""
+    if not is_string(label_type) and asked.class_names is None:
         return []
     seen = set(asked.class_names or ()) or label_texts(sample, label)
-    for prefix in sorted({"", *(_prefix(name) for name in floats)}):
-        members = [name for name in floats if name.startswith(prefix)]
-        classes = [name for name in members if name[len(prefix) :] in seen]
-        if not seen or len(classes) < len(seen) or len(members) < 2:
+    for prefix in sorted({"", *(prefix_of(name) for name in floats)}):
+        classes = [n for n in numbers if n.startswith(prefix) and n[len(prefix) :] in seen]
+        members = [n for n in floats if n.startswith(prefix) or n in classes]
+        if not seen or len(classes) < len(seen) or not set(classes) & set(floats):
             continue
-        if len(classes) == len(members) or _sums_to_one(sample, members):
-            return members if asked.class_names is None else classes
-        if len(classes) > 1 and (asked.class_names is not None or _sums_to_one(sample, classes)):
+        if asked.class_names is not None:
+            return classes
+        if len(classes) > 1 and (len(classes) == len(members) or _sums_to_one(sample, classes)):
             return classes  # the others are something else
+        if len(members) > 1 and _sums_to_one(sample, members):
+            return [n for n in numbers if n in members]
         raise UsageError(
             f"{where}: some float columns are named by class ({_shortened(classes)}), but which of "
             f"{_shortened(members)} are classes is not clear: name them with --predictions A,B,C"
@@ -314,7 +270,7 @@ def names_of_wide(names: tuple[str, ...], sample: pa.Table, label: str) -> tuple
     if len(names) < 2:
         return None
     seen = label_texts(sample, label)
-    common = len(_prefix(names[0]))
+    common = len(prefix_of(names[0]))
     for start in (0, common):
         suffixes = tuple(name[start:] for name in names)
         if seen <= set(suffixes) and len({name[:start] for name in names}) == 1:
@@ -326,18 +282,7 @@ def _sums_to_one(sample: pa.Table, names: Sequence[str]) -> bool:
     """Whether some columns hold a distribution in most sampled rows."""
     columns = [plain_column(sample, name).cast(pa.float64()) for name in names]
     total = sum(np.asarray(column.to_numpy(zero_copy_only=False)) for column in columns)
-    return bool(np.mean(np.abs(np.asarray(total) - 1) < 0.05) > 0.5)
-
-
-def _prefix(name: str) -> str:
-    """Return what stands before and with the first separator of a name."""
-    match = re.match(r".*?[_.\-]", name)
-    return match[0] if match else ""
-
-
-def _listed(seen: set[str]) -> str:
-    some = sorted(seen)[:6]
-    return ", ".join(some) + (" …" if len(seen) > len(some) else "")
+    return bool(np.mean(np.abs(np.asarray(total) - 1) < 1e-2) > 0.5)
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Dump: all parts of a data set, of whatever containers, as one source of batches."""
+"""Source: all parts of a data set, of whatever containers, as batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.arrays import as_record_batch, taken_apart
 from fastdiv.sources.columns import detect, sampled_columns
 from fastdiv.sources.container import Container
-from fastdiv.sources.decode import decode, sound_predictions, strings
+from fastdiv.sources.decode import decode, sound_predictions
 from fastdiv.sources.discover import Item, has_key
 from fastdiv.sources.epochs import EpochNames, numbered_names
 from fastdiv.sources.fields import flat_column, flat_schema, is_string
@@ -27,14 +27,16 @@ from fastdiv.sources.kinds import settle_kind
 from fastdiv.sources.layout import SAMPLE_ROWS, Asked, Layout, agree
 from fastdiv.sources.memory import TableContainer
 from fastdiv.sources.metadata import said_by
+from fastdiv.sources.naming import bare
 from fastdiv.sources.numpy_files import is_named_array
+from fastdiv.sources.values import strings
 
 EPOCH_ROWS = 1 << 20  # read at once of a column of epoch names
 IN_MEMORY = ("pandas", "polars")  # frames of theirs are tables already, and not streams
 
 
-class Dump:
-    """The one source: plans chunks, and reads them as batches.
+class Source:
+    """All parts of a data set: plans chunks, and reads them as batches.
 
     `left_out` are files beside those read; `epochs` are those the caller gave, in their order.
     """
@@ -44,6 +46,9 @@ class Dump:
         epochs: Sequence[int | str] = (),
     ) -> None:  # fmt: skip
         self.containers = [_open(item, asked) for item in items]
+        readers = [item.data for item, c in zip(items, self.containers, strict=True) if c.once]
+        if len({id(reader) for reader in readers}) < len(readers):
+            raise UsageError("a reader is given twice, and can be read only once")
         for name, alike in groupby(sorted(self.containers, key=_name), _name):
             for i, container in enumerate(several if len(several := list(alike)) > 1 else ()):
                 container.name = f"{name} [{i}]"  # as in a list of tables
@@ -84,7 +89,7 @@ class Dump:
         else:
             more = f" and {len(self.containers) - 1} more" if len(self.containers) > 1 else ""
             raise DataError(f"no rows in {self.containers[0].name}{more}: nothing to analyze")
-        layout = self._detected(container, schema, head, asked)
+        layout = self._without_what_is_given(self._detected(container, schema, head, asked))
         flat = [flat_schema(c.schema) for c in self.containers]
         for other, other_schema in zip(self.containers, flat, strict=True):
             layout = agree(layout, schema, other_schema, container.name, other.name)
@@ -147,10 +152,21 @@ class Dump:
             text += f"; {choices}"
         return replace(layout, padded=True, classes=max(lengths)).with_evidence(predictions=text)
 
+    def _without_what_is_given(self, layout: Layout) -> Layout:
+        """Leave out columns of epochs and splits that are told otherwise."""
+        by_paths = all(item.epoch is not None for item in self._items)
+        if any(item.epoch_given for item in self._items) or (
+            # A counter of batches is no epoch where paths name one.
+            by_paths and layout.epoch is not None and not layout.epoch_asked
+            and bare(layout.epoch) != "epoch"
+        ):  # fmt: skip
+            layout = replace(layout, epoch=None)
+        if any(item.split_given for item in self._items):
+            layout = replace(layout, split=None)
+        return layout
+
     def _with_epochs_and_splits(self, layout: Layout) -> Layout:
         items = self._items
-        if any(item.epoch_given for item in items):  # the caller's word counts for all rows
-            layout = replace(layout, epoch=None)
         if layout.epoch is None:
             known = [item for item in items if item.epoch is not None]
             if known and len(known) < len(items):
@@ -170,8 +186,6 @@ class Dump:
                     "read only once: give it alone, or each epoch as a key of a mapping"
                 )
             layout = replace(layout, epoch_names=EpochNames())
-        if any(item.split_given for item in items):
-            layout = replace(layout, split=None)
         if layout.split is None and items[0].split is not None:
             layout = layout.with_evidence(split=items[0].split_from)
         return layout
@@ -289,15 +303,16 @@ def _open(item: Item, asked: Asked) -> Container:
     data, name = item.data, item.name
     if isinstance(data, str):
         return open_file(data, asked)
-    if isinstance(data, np.lib.npyio.NpzFile):
-        raise UsageError(f"{name}: give the path of an .npz file, not the opened file")
     if isinstance(data, pa.RecordBatch):
         return TableContainer(name, pa.Table.from_batches([data]))
     if isinstance(data, pa.Table):
         return TableContainer(name, data)
     if is_arrow(data):
         if type(data).__module__.partition(".")[0] in IN_MEMORY:
-            return TableContainer(name, pa.table(data))
+            try:
+                return TableContainer(name, pa.table(data))
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                raise UsageError(f"{name}: has columns that Arrow cannot hold: {error}") from None
         return ReaderContainer(name, data)
     batch = as_record_batch(*taken_apart(data, name), name, asked.dtype)
     return TableContainer(name, pa.Table.from_batches([batch]))
