@@ -14,11 +14,19 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from benchmarks import data, report
+from benchmarks import data, record, report
 from benchmarks.cases import CASES, QUICK_ROWS, ROWS, workloads
 from benchmarks.machine import this_machine, usable_cores
-from benchmarks.measure import ROOT, Measurement, WorkerError, disagreements, measure
+from benchmarks.measure import (
+    ROOT,
+    FloorMeter,
+    Measurement,
+    WorkerError,
+    disagreements,
+    measure,
+)
 
+REPEATS = 5
 BUSY = 0.5  # load average, by which times are no longer ours alone
 
 
@@ -34,7 +42,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--rows", type=int, metavar="N", help=f"samples of the dump ({ROWS:,}); others in step")
     add("--only", action="append", metavar="PATTERN", help="measure these; may be repeated")
     add("--skip", action="append", metavar="PATTERN", default=[], help="leave these out")
-    add("--repeats", type=int, metavar="K", help="timed runs of each competitor (7)")
+    add("--repeats", type=int, metavar="K", help=f"timed runs of each competitor ({REPEATS})")
     add("--threads", type=int, metavar="N", default=usable_cores(), help="default: all usable")
     add("--cache", type=Path, metavar="DIR", default=data.cache_directory(), help="for dumps")
     add("-o", "--output", type=Path, metavar="FILE", help="where to write the JSON")
@@ -61,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     if asked.update_readme and not report.has_markers(readme.read_text(encoding="utf-8")):
         _say(f"README.md has no {report.BEGIN} ... {report.END}")
         return 2
-    machine, now = this_machine(), report.utc_now()
+    machine, now = this_machine(), record.utc_now()
     _say(machine.line())
     if machine.load_average is not None and machine.load_average > BUSY:
         _say(f"The machine is busy (load average {machine.load_average:.1f}): times will be off.")
@@ -77,10 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     tables = report.markdown(measurements, machine, agreed=not differences)
     print(tables, end="")
     results = ROOT / "benchmarks" / "results"
-    path = asked.output or (results / "local" if partial else results) / report.file_name(
+    path = asked.output or (results / "local" if partial else results) / record.file_name(
         machine, now
     )
-    report.write_json(path, report.as_json(measurements, machine, now))
+    record.write_json(path, record.as_json(measurements, machine, now))
     _say(f"Written to {path}")
     if differences:
         return 1
@@ -95,12 +103,13 @@ def main(argv: list[str] | None = None) -> int:
 def _measure_all(asked: argparse.Namespace) -> tuple[list[Measurement], list[str]]:
     """Measure what was asked for, one case and number of classes after the other."""
     rows = asked.rows or (QUICK_ROWS if asked.quick else ROWS)
-    repeats = asked.repeats or (1 if asked.quick else 7)
+    repeats = asked.repeats or (1 if asked.quick else REPEATS)
     measurements, differences = [], []
-    for case in CASES.values():
-        for classes in case.classes:
+    groups = [(case, classes) for case in CASES.values() for classes in case.classes]
+    with FloorMeter(asked.threads, asked.quick) as meter:
+        for case, classes in groups:
             entries = workloads(case, classes, rows, asked.threads, asked.cache, _wanted(asked))
-            found = measure(entries, repeats, _say)
+            found = measure(entries, repeats, meter, _say)
             for text in disagreements(found):
                 _say(f"DISAGREEMENT: {text}")
                 differences.append(text)

@@ -1,4 +1,4 @@
-"""From logits and labels in memory to scores, as each library does it best.
+"""From logits and labels in memory to scores, as each library does it best; torch has its own file.
 
 Each function takes `Arrays` and returns what is timed: a call that returns the loss and the
 correctness of each row, or their means. What a library wants in another form (labels as int64,
@@ -13,31 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.turns import pieces_of
+
 if TYPE_CHECKING:
-    from benchmarks.data import Labels, Logits
+    from benchmarks.data import Arrays
 
 PIECE_BYTES = 1 << 20  # of logits; NumPy's temporaries of a piece stay in cache
 
 Means = tuple[Any, Any]  # loss and correctness, (n,) or already averaged
 Run = Callable[[], Means]
-
-
-class UnavailableError(Exception):
-    """A peer is installed but cannot do its work on this machine; the text says why."""
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """What is scored, and on how many threads."""
-
-    logits: Logits  # (n, c)
-    labels: Labels  # (n,)
-    threads: int
 
 
 def fastdiv_score(arrays: Arrays) -> Run:
@@ -51,75 +39,6 @@ def fastdiv_score(arrays: Arrays) -> Run:
         return scores.loss, scores.correct
 
     return run
-
-
-def torch_eager_two(arrays: Arrays) -> Run:
-    x, y = _tensors(arrays)
-    return lambda: _two(x, y)
-
-
-def torch_eager_full(arrays: Arrays) -> Run:
-    x, y = _tensors(arrays)
-    return lambda: _full(x, y)[:2]
-
-
-def torch_compile_two(arrays: Arrays) -> Run:
-    x, y = _tensors(arrays)
-    compiled = _compile(_two, x, y)
-    return lambda: compiled(x, y)
-
-
-def torch_compile_full(arrays: Arrays) -> Run:
-    x, y = _tensors(arrays)
-    compiled = _compile(_full, x, y)
-    return lambda: compiled(x, y)[:2]
-
-
-def _tensors(arrays: Arrays) -> tuple[Any, Any]:
-    import torch
-
-    torch.set_num_threads(arrays.threads)
-    return torch.from_numpy(arrays.logits), torch.from_numpy(arrays.labels.astype(np.int64))
-
-
-def _two(x: Any, y: Any) -> Means:
-    from torch.nn.functional import cross_entropy
-
-    return cross_entropy(x, y, reduction="none"), x.argmax(1) == y
-
-
-def _full(x: Any, y: Any) -> tuple[Any, ...]:
-    """Return the full set; the margin by a masked maximum, which beats topk."""
-    import torch
-
-    log_p = torch.log_softmax(x, 1)
-    p = log_p.exp()
-    at_label = y[:, None]
-    log_p_label = log_p.gather(1, at_label)[:, 0]
-    is_label = torch.arange(x.shape[1])[None, :] == at_label
-    confidence = p.amax(1)
-    margin = log_p_label - log_p.masked_fill(is_label, -torch.inf).amax(1)
-    brier = (p - is_label.to(p.dtype)).square().sum(1)
-    return -log_p_label, x.argmax(1) == y, confidence, margin, brier
-
-
-def _compile(function: Callable[..., Any], x: Any, y: Any) -> Callable[..., Any]:
-    import torch
-
-    compiled: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=False)
-    try:
-        with torch.no_grad():
-            compiled(x, y)
-    except (
-        Exception
-    ) as error:  # no compiler, no headers: many classes, all of them outside our reach
-        raise UnavailableError(f"it does not compile here: {_first_line(error)}") from error
-    return compiled
-
-
-def _first_line(error: Exception) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return f"{type(error).__name__}: {next(filter(None, lines), '')}"[:200]
 
 
 def scipy_numpy(arrays: Arrays) -> Run:
@@ -162,6 +81,5 @@ def sklearn(arrays: Arrays) -> Run:
 def _on_threads(arrays: Arrays, work: Callable[[slice], Any]) -> list[Any]:
     """Return `work(rows)` of all pieces, on a pool of threads."""
     n, c = arrays.logits.shape
-    step = max(1, PIECE_BYTES // (4 * c))
     with ThreadPoolExecutor(arrays.threads) as pool:
-        return list(pool.map(work, (slice(i, i + step) for i in range(0, n, step))))
+        return list(pool.map(work, pieces_of(n, max(1, PIECE_BYTES // (4 * c)))))

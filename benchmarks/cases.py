@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from benchmarks import data
-from benchmarks.array_peers import Arrays
-from benchmarks.dump_peers import Dump
 
 ROWS = 4_000_000
 QUICK_ROWS = 2_000
 EPOCHS = 2
 VALUES_PER_ROW = 10  # arrays of c classes have rows * 10 / c rows: as many logits whatever c is
+READ_BYTES = 512 << 20  # in a call that measures the floor: many times what caches hold
+EXPONENTIALS = 1 << 27  # ... of a thread
+QUICK_SHARE = 512  # ... of which a quick run takes one in so many
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Competitor:
 
     name: str
     packages: tuple[str, ...]  # whose versions count
-    function: str  # in the module of its case: what prepares the call that is timed
+    function: str  # what prepares the call that is timed, and the module here that has it
     moves_bytes: int  # a row has to move beside its logits: labels and the like, and outputs
     computes: str
 
@@ -35,56 +36,135 @@ class Case:
 
     name: str
     title: str
-    module: str
     classes: tuple[int, ...]
+    reads_bytes: int  # that a row cannot do without, beside its logits
     competitors: tuple[Competitor, ...]
+    takes_logits: bool = True  # 4 bytes and an exponential a class
+    finds: tuple[str, str] = ("loss", "accuracy")  # what competitors must agree on
+
+    def logit_bytes(self, classes: int) -> int:
+        """Return the bytes of a row's logits."""
+        return 4 * classes if self.takes_logits else 0
+
+    def floor_rows_per_s(
+        self, classes: int, read_bytes_per_s: float, exps_per_s: float
+    ) -> tuple[float, str]:
+        """Return the most rows a second that the machine allows, and what limits them."""
+        by_memory = read_bytes_per_s / (self.logit_bytes(classes) + self.reads_bytes)
+        by_exp = exps_per_s / classes if self.takes_logits else float("inf")
+        return (by_memory, "memory") if by_memory <= by_exp else (by_exp, "exp")
 
 
 TWO = "loss, correct"
 FULL = "loss, correct, confidence, margin, Brier"
+ALL = f"{FULL}, rank, predicted"
 EPOCH_TWO = "loss and accuracy of each epoch"
 
-# moves_bytes: read epoch 4 and label 4, and for fastdiv id 8; fastdiv stores 21 bytes a row.
+# reads_bytes: epoch 4 and label 4; of the ids, which only fastdiv reads, the floor knows nothing.
+# moves_bytes: the same, and for fastdiv id 8; fastdiv stores 21 bytes a row.
 DUMP = Case(
     name="dump",
     title="From a Parquet dump (`list<float>`, Snappy) to results",
-    module="benchmarks.dump_peers",
     classes=(10,),
+    reads_bytes=8,
     competitors=(
-        Competitor("fastdiv", ("fastdiv",), "fastdiv_all", 16 + 21, "all tables, all scores kept"),
         Competitor(
-            "fastdiv, rolling", ("fastdiv",), "fastdiv_rolling", 16 + 21,
+            "fastdiv", ("fastdiv",), "dump_peers.fastdiv_all", 16 + 21,
+            "all tables, all scores kept",
+        ),
+        Competitor(
+            "fastdiv, rolling", ("fastdiv",), "dump_peers.fastdiv_rolling", 16 + 21,
             "all tables, scores of two epochs kept",
         ),
-        Competitor("DuckDB", ("duckdb",), "duckdb", 8, EPOCH_TWO),
-        Competitor("polars", ("polars",), "polars", 8, EPOCH_TWO),
-        Competitor("pyarrow + torch", ("pyarrow", "torch"), "pyarrow_torch", 8, EPOCH_TWO),
+        Competitor("DuckDB", ("duckdb",), "dump_peers.duckdb", 8, EPOCH_TWO),
+        Competitor("polars", ("polars",), "dump_peers.polars", 8, EPOCH_TWO),
         Competitor(
-            "pyarrow + scikit-learn", ("pyarrow", "scikit-learn"), "pyarrow_sklearn", 8, EPOCH_TWO
+            "pyarrow + torch", ("pyarrow", "torch"), "dump_peers.pyarrow_torch", 8, EPOCH_TWO
         ),
-        Competitor("pyarrow", ("pyarrow",), "pyarrow_decode", 8, "nothing: decodes"),
+        Competitor(
+            "pyarrow + scikit-learn", ("pyarrow", "scikit-learn"), "dump_peers.pyarrow_sklearn", 8,
+            EPOCH_TWO,
+        ),
+        Competitor("pyarrow", ("pyarrow",), "dump_peers.pyarrow_decode", 8, "nothing: decodes"),
     ),
 )  # fmt: skip
 
-# moves_bytes: read label 4 (int64: 8); write loss 4, correct 1, confidence 4, margin 4, Brier 4,
-# and for fastdiv predicted 4, rank 4, status 1.
+# reads_bytes: label 4. moves_bytes: label 4 (int64: 8); loss 4, correct 1, confidence 4, margin 4,
+# Brier 4, and for fastdiv predicted 4, rank 4, status 1.
 ARRAYS = Case(
     name="arrays",
     title="From float32 logits in memory to scores of each row",
-    module="benchmarks.array_peers",
     classes=(2, 10, 100, 1000),
+    reads_bytes=4,
     competitors=(
-        Competitor("fastdiv", ("fastdiv",), "fastdiv_score", 4 + 26, f"{FULL}, rank, predicted"),
-        Competitor("torch.compile", ("torch",), "torch_compile_full", 8 + 17, FULL),
-        Competitor("torch.compile, two", ("torch",), "torch_compile_two", 8 + 5, TWO),
-        Competitor("torch", ("torch",), "torch_eager_full", 8 + 17, FULL),
-        Competitor("torch, two", ("torch",), "torch_eager_two", 8 + 5, TWO),
-        Competitor("scipy + numpy", ("scipy", "numpy"), "scipy_numpy", 4 + 5, TWO),
-        Competitor("scikit-learn", ("scikit-learn",), "sklearn", 4, "mean loss, accuracy"),
+        Competitor("fastdiv", ("fastdiv",), "array_peers.fastdiv_score", 4 + 26, ALL),
+        Competitor("torch.compile", ("torch",), "torch_peers.compile_full", 8 + 17, FULL),
+        Competitor("torch.compile, two", ("torch",), "torch_peers.compile_two", 8 + 5, TWO),
+        Competitor("torch", ("torch",), "torch_peers.eager_full", 8 + 17, FULL),
+        Competitor("torch, two", ("torch",), "torch_peers.eager_two", 8 + 5, TWO),
+        Competitor("scipy + numpy", ("scipy", "numpy"), "array_peers.scipy_numpy", 4 + 5, TWO),
+        Competitor(
+            "scikit-learn", ("scikit-learn",), "array_peers.sklearn", 4, "mean loss, accuracy"
+        ),
     ),
 )
 
-CASES = {case.name: case for case in (DUMP, ARRAYS)}
+# The functions of the contract, alone; the bytes of `score` are those of the arrays.
+SCORE = Case(
+    name="score",
+    title="float32 logits to scores of each row",
+    classes=ARRAYS.classes,
+    reads_bytes=4,
+    competitors=(
+        Competitor("fastdiv", ("fastdiv",), "kernel_peers.fastdiv_score", 4 + 26, ALL),
+        Competitor("torch.compile", ("torch",), "torch_peers.compile_full_batches", 8 + 17, FULL),
+    ),
+)
+
+# Bytes: of an epoch loss 4, confidence 4, margin 4, Brier 4, flags 1; of each of two epochs
+# loss 4, predicted 4, label 4, flags 1.
+TALLY = Case(
+    name="tally",
+    title="stored scores to the totals of an epoch",
+    classes=(10,),
+    reads_bytes=17,
+    competitors=(
+        Competitor(
+            "fastdiv", ("fastdiv",), "stored_peers.fastdiv_tally", 17,
+            "counts, sums, calibration bins",
+        ),
+    ),
+    takes_logits=False,
+)  # fmt: skip
+CELLS = "samples and change in loss of each cell"
+TRANSITIONS = Case(
+    name="transitions",
+    title="stored scores of two epochs to their transitions",
+    classes=(10,),
+    reads_bytes=26,
+    competitors=(
+        Competitor("fastdiv", ("fastdiv",), "stored_peers.fastdiv_transitions", 26, CELLS),
+        Competitor("polars", ("polars",), "stored_peers.polars_transitions", 26, CELLS),
+    ),
+    takes_logits=False,
+    finds=("delta_loss", "share"),
+)
+
+KERNELS = (SCORE, TALLY, TRANSITIONS)
+CASES = {case.name: case for case in (DUMP, *KERNELS, ARRAYS)}
+
+# What the machine can do at best, in rows that are a byte read and an exponential taken.
+FLOOR = Case(
+    name="floor",
+    title="What the machine can do at best",
+    classes=(1,),
+    reads_bytes=1,
+    competitors=(
+        Competitor("read", ("numba",), "floor.read_memory", 1, "reads memory"),
+        Competitor("exp", ("numba",), "floor.exp_in_cache", 0, "takes exponentials in cache"),
+    ),
+    takes_logits=False,
+)
 
 
 @dataclass(frozen=True)
@@ -96,11 +176,16 @@ class Workload:
     classes: int
     rows: int  # in all epochs
     threads: int
-    dump: str | None  # path, where the case reads one
+    dump: str | None = None  # path, where the case reads one
+
+    @property
+    def of_case(self) -> Case:
+        """The case it is of."""
+        return FLOOR if self.case == FLOOR.name else CASES[self.case]
 
     def entry(self) -> Competitor:
         """Return the competitor's row of the table."""
-        return next(c for c in CASES[self.case].competitors if c.name == self.competitor)
+        return next(c for c in self.of_case.competitors if c.name == self.competitor)
 
     def label(self) -> str:
         """Name it, as `--only` and `--skip` match it."""
@@ -112,28 +197,50 @@ class Workload:
 
     def prepare(self) -> Callable[[], Any]:
         """Load the competitor and its data; return the call to time."""
-        function: Any = getattr(
-            importlib.import_module(CASES[self.case].module), self.entry().function
-        )
+        module, _, function = self.entry().function.partition(".")
+        prepare: Any = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+        return cast(Callable[[], Any], prepare(self._inputs()))
+
+    def _inputs(self) -> Any:
+        """Make what the competitor works on."""
         if self.dump is not None:
-            call = function(Dump(Path(self.dump), self.classes, self.threads))
-        else:
-            labels = data.labels(self.rows, self.classes)
-            call = function(Arrays(data.logits(labels, self.classes), labels, self.threads))
-        return cast(Callable[[], Any], call)
+            return data.Dump(Path(self.dump), self.classes, self.threads)
+        if self.case == FLOOR.name:
+            return self
+        labels = data.labels(self.rows, self.classes)
+        if self.of_case.takes_logits:
+            return data.Arrays(data.logits(labels, self.classes), labels, self.threads)
+        first = data.stored(labels, self.classes, seed=1)
+        second = data.stored(labels, self.classes, seed=2, before=first)
+        return data.StoredPair(first, second, labels, self.threads)
 
 
 def workloads(
     case: Case, classes: int, rows: int, threads: int, cache: Path, wanted: Callable[[str], bool]
 ) -> list[Workload]:
     """Return what is to be measured of a case with so many classes, and write the dump it needs."""
-    total = rows * EPOCHS if case is DUMP else max(2, rows * VALUES_PER_ROW // classes)
+    if case is DUMP:
+        total = rows * EPOCHS
+    elif case.takes_logits:
+        total = max(2, rows * VALUES_PER_ROW // classes)
+    else:
+        total = rows
     entries = [
-        Workload(case.name, competitor.name, classes, total, threads, None)
+        Workload(case.name, competitor.name, classes, total, threads)
         for competitor in case.competitors
     ]
     entries = [entry for entry in entries if wanted(entry.label())]
     if case is DUMP and entries:
         path = str(data.dump(rows, classes, EPOCHS, cache))
-        entries = [Workload(**{**entry.as_json(), "dump": path}) for entry in entries]
+        entries = [replace(entry, dump=path) for entry in entries]
     return entries
+
+
+def floor_workloads(threads: int, quick: bool) -> list[Workload]:
+    """Return what measures the machine: its memory, then its exponentials."""
+    share = QUICK_SHARE if quick else 1
+    units = READ_BYTES // share, threads * EXPONENTIALS // share
+    return [
+        Workload(FLOOR.name, competitor.name, 1, n, threads)
+        for competitor, n in zip(FLOOR.competitors, units, strict=True)
+    ]

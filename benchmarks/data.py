@@ -8,16 +8,20 @@ epoch is the one before it, scaled up and shaken: most samples keep their answer
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastdiv_kernels.contract import CORRECT, PRESENT
 
 VERSION = 1  # of the dump; goes into its file name, so that a change here makes a new one
 PIECE_ROWS = 1 << 16
 NOISE = 2.0  # standard deviation of a logit
 SHAKE = 0.8  # ... and of what changes from epoch to epoch
 GROWTH = 1.15  # of all logits from epoch to epoch
+KEEP = 0.85  # share of the predictions that stay from epoch to epoch, where scores are drawn
 
 Logits = NDArray[np.float32]  # (n, c)
 Labels = NDArray[np.int32]  # (n,)
@@ -51,6 +55,65 @@ def next_epoch(z: Logits, seed: int) -> None:
         piece = z[start : start + PIECE_ROWS]
         piece *= np.float32(GROWTH)
         piece += rng.standard_normal(piece.shape, np.float32) * np.float32(SHAKE)
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What is read, and on how many threads."""
+
+    path: Path
+    classes: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What is scored, and on how many threads."""
+
+    logits: Logits  # (n, c)
+    labels: Labels  # (n,)
+    threads: int
+
+
+@dataclass(frozen=True)
+class StoredScores:
+    """What the store keeps of an epoch, drawn."""
+
+    loss: NDArray[np.float32]  # (n,) as all of these
+    confidence: NDArray[np.float32]
+    margin: NDArray[np.float32]
+    brier: NDArray[np.float32]
+    predicted: NDArray[np.int32]
+    flags: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class StoredPair:
+    """Stored scores of the same samples in two epochs, and on how many threads they are added."""
+
+    first: StoredScores
+    second: StoredScores
+    labels: Labels  # (n,)
+    threads: int
+
+
+def stored(y: Labels, c: int, seed: int, before: StoredScores | None = None) -> StoredScores:
+    """Draw scores of n samples: as often right as they are confident, losses down to 1e-20."""
+    rng = np.random.default_rng(seed)
+    n, one = len(y), np.float32(1)
+    doubt = np.float32(1 - 1 / c) * (one - rng.random(n, np.float32)) ** 3
+    right = rng.random(n, np.float32) >= doubt
+    predicted = np.where(right, y, (y + rng.integers(1, c, n, dtype=np.int32)) % np.int32(c))
+    if before is not None:
+        predicted = np.where(rng.random(n, np.float32) < KEEP, before.predicted, predicted)
+        right = predicted == y
+    of_label = np.where(right, one - doubt, doubt * (one - rng.random(n, np.float32)))
+    loss = np.where(right, -np.log1p(-doubt), -np.log(of_label))
+    other = np.where(right, doubt, one - doubt)
+    return StoredScores(
+        loss, one - doubt, np.log(of_label / other), (one - of_label) ** 2 + other**2, predicted,
+        np.where(right, np.uint8(PRESENT | CORRECT), np.uint8(PRESENT)),
+    )  # fmt: skip
 
 
 def cache_directory() -> Path:

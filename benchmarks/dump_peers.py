@@ -10,28 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchmarks.data import Labels, Logits
+    from benchmarks.data import Dump, Labels, Logits
 
 BATCH_ROWS = 1 << 16  # of pyarrow's batches; measured: the best of 16k, 64k, 256k and row groups
 
 Epochs = dict[int, tuple[float, float]]
 Run = Callable[[], Epochs | None]
-
-
-@dataclass(frozen=True)
-class Dump:
-    """What is read, and on how many threads."""
-
-    path: Path
-    classes: int
-    threads: int
 
 
 def fastdiv_all(dump: Dump) -> Run:

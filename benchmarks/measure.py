@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,9 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from benchmarks.cases import Workload
+from benchmarks.cases import Workload, floor_workloads
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTED_AT_ONCE = 2
@@ -39,7 +40,8 @@ class Measurement:
     first_peak_bytes: int = 0  # after one call
     peak_bytes: int = 0  # after all
     versions: dict[str, str] = field(default_factory=dict)
-    epochs: dict[str, tuple[float, float]] | None = None  # loss, accuracy
+    found: dict[str, tuple[float, float]] | None = None  # by epoch or cell, see `Case.finds`
+    floor: Floor | None = None  # at the same time
 
     @property
     def median_s(self) -> float:
@@ -64,8 +66,46 @@ class Measurement:
     @property
     def gb_per_s(self) -> float:
         """Bytes the work has to move once, a second."""
-        row_bytes = 4 * self.workload.classes + self.workload.entry().moves_bytes
+        w = self.workload
+        row_bytes = w.of_case.logit_bytes(w.classes) + w.entry().moves_bytes
         return self.rows_per_s * row_bytes / 1e9
+
+    @property
+    def floor_rows_per_s(self) -> float | None:
+        """Rows a second that the machine would have allowed, by the median."""
+        return self.floor.rows_per_s(self.workload)[0] if self.floor else None
+
+    @property
+    def share_of_floor(self) -> float | None:
+        """Rows a second, of those that the machine would have allowed."""
+        floor = self.floor_rows_per_s
+        return self.rows_per_s / floor if floor else None
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What the machine could do while a case was measured."""
+
+    read_s: list[float]  # of each call
+    exp_s: list[float]
+    read_bytes: int  # in a call
+    exponentials: int
+
+    @property
+    def read_bytes_per_s(self) -> float:
+        """Bytes read of memory in a second, by the median."""
+        return self.read_bytes / statistics.median(self.read_s)
+
+    @property
+    def exps_per_s(self) -> float:
+        """Exponentials taken of what is in cache in a second, by the median."""
+        return self.exponentials / statistics.median(self.exp_s)
+
+    def rows_per_s(self, workload: Workload) -> tuple[float, str]:
+        """Return the most rows a second of a workload, and what limits them."""
+        return workload.of_case.floor_rows_per_s(
+            workload.classes, self.read_bytes_per_s, self.exps_per_s
+        )
 
 
 class WorkerError(Exception):
@@ -106,15 +146,16 @@ class Worker:
         answer = self._ask("end")
         self.measurement.peak_bytes = answer["peak_bytes"]
         self.measurement.versions = answer["versions"]
-        self.measurement.epochs = answer["epochs"]
+        self.measurement.found = answer["found"]
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
+            with contextlib.suppress(BrokenPipeError):  # what a dead process was not told
+                if stream is not None:
+                    stream.close()
 
     def _ask(self, command: str) -> dict[str, Any]:
         requests, answers = self._process.stdin, self._process.stdout
@@ -135,16 +176,47 @@ class Worker:
         return answer
 
 
+class FloorMeter:
+    """The processes that measure the floor, which live as long as a whole run."""
+
+    def __init__(self, threads: int, quick: bool) -> None:
+        self._workers = [Worker(workload) for workload in floor_workloads(threads, quick)]
+        self._prepared = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.close()
+
+    def run(self) -> None:
+        """Time one more run of each."""
+        for worker in self._workers:
+            if not self._prepared:
+                worker.prepare()
+            worker.run()
+        self._prepared = True
+
+    def take(self) -> Floor:
+        """Return what was measured since this was asked last."""
+        read, exp = (worker.measurement for worker in self._workers)
+        floor = Floor(read.wall_s, exp.wall_s, read.workload.rows, exp.workload.rows)
+        read.wall_s, exp.wall_s = [], []
+        return floor
+
+
 def measure(
-    workloads: list[Workload], repeats: int, say: Callable[[str], None]
+    workloads: list[Workload], repeats: int, meter: FloorMeter, say: Callable[[str], None]
 ) -> list[Measurement]:
-    """Measure competitors: each warms up, then they take turns, one at a time."""
+    """Measure competitors: each warms up, then they and the floor take turns, one at a time."""
     workers = [Worker(workload) for workload in workloads]
     try:
         with ThreadPoolExecutor(STARTED_AT_ONCE) as pool:
             list(pool.map(Worker.prepare, workers))
         running = [worker for worker in workers if worker.measurement.skipped is None]
-        for _ in range(repeats):
+        for _ in range(repeats if running else 0):
+            meter.run()
             for worker in running:
                 worker.run()
         for worker in running:
@@ -152,24 +224,30 @@ def measure(
     finally:
         for worker in workers:
             worker.close()
+    if running:
+        floor = meter.take()
+        for worker in running:
+            worker.measurement.floor = floor
     for worker in workers:
         m = worker.measurement
-        speed = m.skipped or f"{m.rows_per_s / 1e6:.2f} million rows/s"
+        share = f"{m.share_of_floor:.1%} of the floor" if m.share_of_floor else ""
+        speed = m.skipped or f"{m.rows_per_s / 1e6:.2f} million rows/s, {share}"
         say(f"{m.workload.label()}: {speed}")
     return [worker.measurement for worker in workers]
 
 
 def disagreements(measurements: list[Measurement]) -> list[str]:
-    """Say where competitors of one case found different losses or accuracies."""
-    found = [m for m in measurements if m.epochs is not None]
+    """Say where competitors of one case found different losses or shares."""
+    found = [m for m in measurements if m.found is not None]
     texts = []
     for m in found[1:]:
-        expected, epochs = found[0].epochs or {}, m.epochs or {}
-        for epoch in sorted(expected.keys() | epochs.keys()):
-            one, other = expected.get(epoch), epochs.get(epoch)
+        expected, values = found[0].found or {}, m.found or {}
+        names = "(" + ", ".join(m.workload.of_case.finds) + ")"
+        for key in sorted(expected.keys() | values.keys()):
+            one, other = expected.get(key), values.get(key)
             if one is None or other is None or not _same(one, other):
                 texts.append(
-                    f"{m.workload.label()} found (loss, accuracy) {other} in epoch {epoch}, "
+                    f"{m.workload.label()} found {names} {other} for {key}, "
                     f"{found[0].workload.competitor} {one}"
                 )
     return texts

@@ -1,88 +1,167 @@
-"""Measurements as a Markdown table for people, and as JSON for the record."""
+"""Measurements as Markdown tables, and their place in a README."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+import textwrap
+from collections.abc import Iterable
 
-from benchmarks.cases import CASES, DUMP, EPOCHS
+from benchmarks.cases import ARRAYS, DUMP, EPOCHS, KERNELS, Case
 from benchmarks.machine import Machine
 from benchmarks.measure import Measurement
+from benchmarks.record import versions
 
-SCHEMA_VERSION = 1
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-PACKAGES = ("fastdiv", "numba", "numpy", "pyarrow")  # what fastdiv stands on
 
-HEAD = (
-    "| | computes | million rows/s | fastdiv is faster by | CPU ns/row | GB/s | peak MB |",
-    "|---|---|--:|--:|--:|--:|--:|",
+DUMP_HEAD = (
+    "| | computes | million rows/s | fastdiv is faster by | share of the floor | CPU ns/row | GB/s "
+    "| peak MB |",
+    "|---|---|--:|--:|--:|--:|--:|--:|",
+)
+KERNELS_HEAD = (
+    "| kernel | million rows/s | share of the floor | CPU ns/row | GB/s | peak MB | peer "
+    "| its million rows/s | its share | fastdiv is faster by |",
+    "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|",
 )
 NOTES = """\
 Medians, the best call in brackets. Competitors take turns, each in a process of its own. CPU time
 is that of all threads. GB/s counts what the work itself has to move once: logits, labels, epochs
 and (fastdiv) ids in, as they are in memory, and the outputs it makes; not what an implementation
-moves besides. Peak memory is that of the whole process, libraries and data in memory included,
-over all calls, in brackets after the first."""
-AGREE = "All agree on the mean loss to 1e-5 and on the accuracy exactly."
+moves besides. What kernels alone write stays in cache, but counts. Peak memory is that of the whole
+process, libraries and data in memory included, over all calls, in brackets after the first."""
+FLOOR_NOTES = """\
+The floor is the most rows a second that the machine allows, by two rates measured in the same turns
+on as many threads: memory read{gb}, over the bytes of a row that must be read (4C of logits and 4
+of label, 4 of epoch from the dump; 17 and 26 of stored scores), and float32 exponentials taken in
+cache{exps}, over the C of a row of logits. The lesser of the two is the floor, one for all in a
+table; ids, outputs and compression do not count. A share is rows/s over the floor."""
+AGREE = "All agree on mean losses and their changes to 1e-5, and on counts exactly."
 
 
 def markdown(measurements: list[Measurement], machine: Machine, agreed: bool) -> str:
-    """Return one table a case, what the columns mean, and the machine."""
-    lines = []
-    for case in CASES.values():
-        for classes in case.classes:
-            mine = [
-                m
-                for m in measurements
-                if (m.workload.case, m.workload.classes) == (case.name, classes)
-                and m.skipped is None
-            ]
-            if mine:
-                lines += [f"**{case.title}: {_size(mine[0])}**", "", *_table(mine), ""]
+    """Return the tables, what the columns mean, and the machine."""
+    done = [m for m in measurements if m.skipped is None]
+    lines: list[str] = []
+    for title, body in (
+        (f"{DUMP.title}{_dump_size(done)}", _dump_table(done)),
+        ("The kernels alone, from memory into buffers that are used again", _kernel_table(done)),
+        (f"{ARRAYS.title}: million rows/s, share of the floor, how many times as fast fastdiv is",
+         _array_table(done)),
+    ):  # fmt: skip
+        if body:
+            lines += [f"**{title}**", "", *body, ""]
     lines += _skipped(measurements)
     threads = {m.workload.threads for m in measurements}
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    for m in measurements:
-        versions.update(m.versions)
     lines += [
         NOTES,
-        AGREE if agreed else "**They do not all agree on loss and accuracy.**",
+        "",
+        _floor_notes(done),
+        "",
+        AGREE if agreed else "**They do not all agree on losses and counts.**",
         "",
         f"{', '.join(str(t) for t in sorted(threads))} threads each. {machine.line()}; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ", ".join(f"{name} {version}" for name, version in versions(done).items())
         + ".",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _size(m: Measurement) -> str:
-    if m.workload.case == DUMP.name:
-        rows = f"{m.workload.rows // EPOCHS:,}"
-        return f"{rows} samples × {m.workload.classes} classes × {EPOCHS} epochs"
-    return f"{m.workload.rows:,} rows × {m.workload.classes} classes"
+def _of(measurements: list[Measurement], case: Case, classes: int) -> list[Measurement]:
+    return [
+        m for m in measurements if (m.workload.case, m.workload.classes) == (case.name, classes)
+    ]
 
 
-def _table(measurements: list[Measurement]) -> list[str]:
-    first = CASES[measurements[0].workload.case].competitors[0].name
-    ours = next((m for m in measurements if m.workload.competitor == first), None)
-    return [*HEAD, *(_row(m, ours) for m in measurements)]
+def _ours(mine: list[Measurement]) -> Measurement | None:
+    """Return what the others are compared with, if it was measured."""
+    is_first = (m for m in mine if m.workload.competitor == m.workload.of_case.competitors[0].name)
+    return next(is_first, None)
 
 
-def _row(m: Measurement, ours: Measurement | None) -> str:
-    cells = (
-        f"**{_name(m)}**" if m is ours else _name(m),
-        m.workload.entry().computes,
-        f"{_number(m.rows_per_s / 1e6)} ({_number(m.best_rows_per_s / 1e6)})",
-        f"{_number(ours.rows_per_s / m.rows_per_s)}×" if ours and m is not ours else "",
-        _number(m.cpu_ns_per_row),
-        _number(m.gb_per_s),
-        f"{m.peak_bytes / 1e6:,.0f} ({m.first_peak_bytes / 1e6:,.0f})",
-    )
-    return f"| {' | '.join(cells)} |"
+def _dump_size(done: list[Measurement]) -> str:
+    mine = [m for m in done if m.workload.case == DUMP.name]
+    if not mine:
+        return ""
+    samples = mine[0].workload.rows // EPOCHS
+    return f": {samples:,} samples × {mine[0].workload.classes} classes × {EPOCHS} epochs"
+
+
+def _dump_table(done: list[Measurement]) -> list[str]:
+    mine = _of(done, DUMP, DUMP.classes[0])
+    ours = _ours(mine)
+    rows = [
+        (
+            f"**{_name(m)}**" if m is ours else _name(m),
+            m.workload.entry().computes,
+            _speed(m),
+            _faster(ours, m),
+            _share(m),
+            _number(m.cpu_ns_per_row),
+            _number(m.gb_per_s),
+            _peak(m),
+        )
+        for m in mine
+    ]
+    if mine and mine[0].floor_rows_per_s:
+        floor = _number(mine[0].floor_rows_per_s / 1e6)
+        reads = DUMP.logit_bytes(mine[0].workload.classes) + DUMP.reads_bytes
+        what = f"{reads} bytes, {mine[0].workload.classes} exponentials a row"
+        rows.append(("the floor", what, floor, "", "100%", "", "", ""))
+    return [*DUMP_HEAD, *_lines(rows)] if rows else []
+
+
+def _kernel_table(done: list[Measurement]) -> list[str]:
+    rows = []
+    for case in KERNELS:
+        for classes in case.classes:
+            mine = _of(done, case, classes)
+            ours = _ours(mine)
+            if ours is None:
+                continue
+            peers = [m for m in mine if m is not ours]
+            peer = max(peers, key=lambda m: m.rows_per_s, default=None)
+            of_peer = ("", "", "", "")
+            if peer is not None:
+                speed = _number(peer.rows_per_s / 1e6)
+                of_peer = (_name(peer), speed, _share(peer), _faster(ours, peer))
+            size = f", {ours.workload.rows:,} × {classes}" if case.takes_logits else ""
+            numbers = (_number(ours.cpu_ns_per_row), _number(ours.gb_per_s), _peak(ours))
+            rows.append((f"`{case.name}`{size}", _speed(ours), _share(ours), *numbers, *of_peer))
+    return [*KERNELS_HEAD, *_lines(rows)] if rows else []
+
+
+def _array_table(done: list[Measurement]) -> list[str]:
+    """Return a row for each competitor and a column for each number of classes."""
+    groups = [mine for c in ARRAYS.classes if (mine := _of(done, ARRAYS, c))]
+    sizes = [f"{mine[0].workload.rows:,} × {mine[0].workload.classes}" for mine in groups]
+    rows = []
+    for competitor in ARRAYS.competitors:
+        cells, its = [], []
+        for mine in groups:
+            ours = _ours(mine)
+            m = next((m for m in mine if m.workload.competitor == competitor.name), None)
+            if m is None:
+                cells.append("")
+                continue
+            its.append(m)
+            parts = (_number(m.rows_per_s / 1e6), _share(m), _faster(ours, m))
+            cells.append(" · ".join(filter(None, parts)))
+        if its:
+            first = competitor is ARRAYS.competitors[0]
+            name = f"**{_name(its[0])}**" if first else _name(its[0])
+            gb = _range(_number(x) for x in sorted(m.gb_per_s for m in its))
+            peak = _range(f"{x / 1e6:,.0f}" for x in sorted(m.peak_bytes for m in its))
+            rows.append((name, competitor.computes, *cells, gb, peak))
+    floors = [mine[0].floor_rows_per_s for mine in groups]
+    if rows and any(floors):
+        numbers = [_number(floor / 1e6) if floor else "" for floor in floors]
+        rows.append(("the floor", "4C + 4 bytes, C exponentials a row", *numbers, "", ""))
+    head = ("", "computes", *sizes, "GB/s", "peak MB")
+    rule = "|---|---|" + "--:|" * (len(sizes) + 2)
+    return [*_lines([head]), rule, *_lines(rows)] if rows else []
+
+
+def _lines(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in rows]
 
 
 def _name(m: Measurement) -> str:
@@ -101,6 +180,42 @@ def _number(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:#.3g}".rstrip(".")
 
 
+def _speed(m: Measurement) -> str:
+    return f"{_number(m.rows_per_s / 1e6)} ({_number(m.best_rows_per_s / 1e6)})"
+
+
+def _peak(m: Measurement) -> str:
+    return f"{m.peak_bytes / 1e6:,.0f} ({m.first_peak_bytes / 1e6:,.0f})"
+
+
+def _faster(ours: Measurement | None, m: Measurement) -> str:
+    return f"{_number(ours.rows_per_s / m.rows_per_s)}×" if ours and m is not ours else ""
+
+
+def _share(m: Measurement) -> str:
+    """Write two significant digits."""
+    share = m.share_of_floor
+    if share is None:
+        return ""
+    return f"{share:.0%}" if share >= 0.1 else f"{100 * share:#.2g}".rstrip(".") + "%"
+
+
+def _range(sorted_texts: Iterable[str]) -> str:
+    texts = list(sorted_texts)
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]}–{texts[-1]}"
+
+
+def _floor_notes(done: list[Measurement]) -> str:
+    floors = [m.floor for m in done if m.floor is not None]
+    gb = exps = ""
+    if floors:
+        gb_per_s = sorted(floor.read_bytes_per_s / 1e9 for floor in floors)
+        exps_per_s = sorted(floor.exps_per_s / 1e9 for floor in floors)
+        gb = f" ({_range(map(_number, gb_per_s))} GB/s)"
+        exps = f" ({_range(map(_number, exps_per_s))} billion/s)"
+    return textwrap.fill(FLOOR_NOTES.format(gb=gb, exps=exps), 100)
+
+
 def _skipped(measurements: list[Measurement]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for m in measurements:
@@ -108,61 +223,6 @@ def _skipped(measurements: list[Measurement]) -> list[str]:
             reasons.setdefault(m.skipped, []).append(m.workload.label())
     lines = [f"Not measured ({why}): {', '.join(labels)}." for why, labels in reasons.items()]
     return [*lines, ""] if lines else []
-
-
-def as_json(measurements: list[Measurement], machine: Machine, now: datetime) -> dict[str, Any]:
-    """Return everything that was measured, plain and complete."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "utc": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": asdict(machine),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "measurements": [_entry(m) for m in measurements],
-    }
-
-
-def _entry(m: Measurement) -> dict[str, Any]:
-    w = m.workload
-    entry = {
-        "case": w.case,
-        "competitor": w.competitor,
-        "computes": w.entry().computes,
-        "classes": w.classes,
-        "rows": w.rows,
-        "threads": w.threads,
-    }
-    if m.skipped is not None:
-        return {**entry, "skipped": m.skipped}
-    return {
-        **entry,
-        "versions": m.versions,
-        "rows_per_s": round(m.rows_per_s, 1),
-        "gb_per_s": round(m.gb_per_s, 4),
-        "cpu_ns_per_row": round(m.cpu_ns_per_row, 3),
-        "median_s": round(m.median_s, 6),
-        "min_s": round(min(m.wall_s), 6),
-        "wall_s": [round(s, 6) for s in m.wall_s],
-        "cpu_s": [round(s, 6) for s in m.cpu_s],
-        "first_peak_bytes": m.first_peak_bytes,
-        "peak_bytes": m.peak_bytes,
-        "epochs": m.epochs and {e: {"loss": v[0], "accuracy": v[1]} for e, v in m.epochs.items()},
-    }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a result file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def file_name(machine: Machine, now: datetime) -> str:
-    """Return `<utc-date>-<cpu>.json`."""
-    return f"{now:%Y-%m-%d}-{machine.slug()}.json"
-
-
-def utc_now() -> datetime:
-    """Return the time, as result files give it."""
-    return datetime.now(UTC)
 
 
 def has_markers(readme: str) -> bool:

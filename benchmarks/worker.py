@@ -19,9 +19,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from benchmarks.array_peers import Means, UnavailableError
 from benchmarks.cases import Workload
-from benchmarks.dump_peers import Epochs
+from benchmarks.torch_peers import UnavailableError
 
 CALLS_S = 0.2  # a run repeats short calls until they took as long as this
 
@@ -51,16 +50,21 @@ def main() -> None:
         else:
             peak = peak_bytes()  # before the checks below take memory of their own
             versions = {p: importlib.metadata.version(p) for p in workload.entry().packages}
-            _answer(answers, peak_bytes=peak, epochs=found(result), versions=versions)
+            _answer(answers, peak_bytes=peak, found=found(result), versions=versions)
     return None
 
 
-def found(result: Epochs | Means | None) -> Epochs | None:
-    """Return {epoch: (loss, accuracy)} of what a competitor returned."""
-    if not isinstance(result, tuple):
-        return result
-    loss, correct = (np.mean(np.asarray(part), dtype=np.float64) for part in result)
-    return {0: (float(loss), float(correct))}
+def found(result: Any) -> dict[int, tuple[float, float]] | None:
+    """Return what is compared: by epoch (loss, accuracy), by cell (change in loss, share).
+
+    A competitor returns that, or losses and correctness or their means, or a call that does.
+    """
+    if callable(result):
+        result = result()
+    if isinstance(result, tuple):
+        loss, correct = (np.mean(np.asarray(part), dtype=np.float64) for part in result)
+        return {0: (float(loss), float(correct))}
+    return result if isinstance(result, dict) else None
 
 
 def peak_bytes() -> int:

@@ -1,6 +1,8 @@
 """The benchmarks, tiny, so that they cannot rot; without torch they run all the same."""
 
 import json
+import platform
+import re
 import subprocess
 import sys
 from fnmatch import fnmatchcase
@@ -10,14 +12,28 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import data, report
-from benchmarks.cases import CASES, DUMP, Workload
+from benchmarks import data, floor, kernel_peers, report, torch_peers, turns
+from benchmarks.cases import ARRAYS, CASES, DUMP, TRANSITIONS, Workload
 from benchmarks.machine import this_machine
-from benchmarks.measure import Measurement, Worker, WorkerError, disagreements, measure
+from benchmarks.measure import (
+    Floor,
+    FloorMeter,
+    Measurement,
+    Worker,
+    WorkerError,
+    disagreements,
+    measure,
+)
+from fastdiv.batch import Scores
+from fastdiv_kernels import reference
+from fastdiv_kernels.contract import CORRECT, Kind
 
 ROOT = Path(__file__).resolve().parents[1]
-# Each takes a process: torch takes seconds to import, and what C = 1,000 shows of a peer will do.
-SLOW = "*torch.compile*", "arrays/2/[!f]*", "arrays/100/[!f]*", "arrays/1000/torch*"
+# Each takes a process, and torch seconds to import; what ten classes show of a peer will do.
+SLOW = (
+    "*torch.compile*", "arrays/*/torch*", "arrays/2/*", "arrays/100/*", "arrays/1000/[!f]*",
+    "score/2/*", "score/100/*",
+)  # fmt: skip
 
 
 def benchmarks(*arguments, cache):
@@ -33,6 +49,8 @@ def test_every_case_runs_and_agrees(tmp_path):
     assert done.returncode == 0, done.stderr
     assert report.AGREE in done.stdout
     result = json.loads(out.read_text(encoding="utf-8"))
+    floors = {(f["case"], f["classes"]): f["rows_per_s"] for f in result["floors"]}
+    assert len(floors) == len(result["floors"])
     seen = set()
     for m in result["measurements"]:
         seen.add((m["case"], m["classes"], m["competitor"]))
@@ -41,6 +59,8 @@ def test_every_case_runs_and_agrees(tmp_path):
         else:
             assert m["rows_per_s"] > 0
             assert m["peak_bytes"] > 10e6
+            floor = floors[m["case"], m["classes"]]
+            assert m["share_of_floor"] == pytest.approx(m["rows_per_s"] / floor, abs=1e-5)
     expected = {
         (case.name, classes, competitor.name)
         for case in CASES.values()
@@ -49,6 +69,7 @@ def test_every_case_runs_and_agrees(tmp_path):
         if not any(fnmatchcase(f"{case.name}/{classes}/{competitor.name}", p) for p in SLOW)
     }
     assert seen == expected
+    assert {(case, classes) for case, classes, _ in seen} == floors.keys()
     assert (ROOT / "README.md").read_bytes() == readme
 
 
@@ -83,12 +104,102 @@ def test_logits_are_the_same_each_time_and_plausible():
     assert 0.7 < (z.argmax(1) == y).mean() < 0.97
 
 
-def measured(competitor, epochs):
-    return Measurement(Workload("dump", competitor, 10, 4, 1, None), epochs=epochs)
+@pytest.fixture(scope="module")
+def arrays():
+    y = data.labels(1000, 10)
+    return data.Arrays(data.logits(y, 10), y, 2)
+
+
+@pytest.fixture
+def pieces_of_300_rows(monkeypatch):
+    monkeypatch.setattr("benchmarks.torch_peers.PIECE_BYTES", 4 * 10 * 300)
+    monkeypatch.setattr("fastdiv.sources.layout.BATCH_ROWS", 300)
+
+
+def test_kernel_alone_scores_every_row_once(arrays, pieces_of_300_rows):
+    scores = scored(arrays)
+    loss, accuracy = kernel_peers.fastdiv_score(arrays)()()
+    assert loss == pytest.approx(scores.loss.mean(dtype=np.float64), rel=1e-6)
+    assert accuracy == scores.correct.mean()
+
+
+def scored(arrays):
+    scores = Scores.empty(len(arrays.labels), np.dtype(np.float32))
+    reference.score(arrays.logits, arrays.labels, Kind.LOGITS, *scores.arrays())
+    return scores
+
+
+def test_torch_computes_what_fastdiv_computes(arrays, pieces_of_300_rows):
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    scores = scored(arrays)
+    try:
+        for prepare in (torch_peers.eager_two, torch_peers.eager_full):
+            loss, correct = prepare(arrays)()
+            np.testing.assert_allclose(loss, scores.loss, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(correct, scores.correct)
+        x, y = torch.from_numpy(arrays.logits), torch.from_numpy(arrays.labels.astype(np.int64))
+        _, _, confidence, margin, brier = torch_peers.full(x, y)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(True)
+    np.testing.assert_allclose(confidence, scores.confidence, rtol=1e-5)
+    np.testing.assert_allclose(margin, scores.margin, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(brier, scores.brier, rtol=1e-4, atol=1e-6)
+
+
+def test_drawn_scores_move_as_those_of_a_dump_do():
+    y = data.labels(100_000, 10)
+    before = data.stored(y, 10, seed=1)
+    after = data.stored(y, 10, seed=2, before=before)
+    for e in (before, after):
+        right = e.predicted == y
+        np.testing.assert_array_equal((e.flags & CORRECT) != 0, right)
+        assert 0.7 < right.mean() < 0.97
+        assert e.predicted.min() == 0
+        assert e.predicted.max() == 9
+        assert np.isfinite(e.loss).all()
+        assert np.isfinite(e.margin).all()
+    assert 0.8 < (before.predicted == after.predicted).mean() < 0.97
+
+
+def test_threads_share_all_pieces():
+    seen = [[], []]
+    turns.shared([own.append for own in seen], 1001, 10)()
+    pieces = sorted((rows.start, rows.stop) for own in seen for rows in own)
+    assert pieces == [(i, min(i + 10, 1001)) for i in range(0, 1001, 10)]
 
 
 @pytest.mark.parametrize(
-    ("epochs", "differences"),
+    ("case", "classes", "read", "exps", "expected"),
+    [
+        (ARRAYS, 10, 44e9, 10e9, (1e9, "memory")),  # 4C + 4 bytes
+        (ARRAYS, 10, 44e9, 5e9, (5e8, "exp")),
+        (DUMP, 10, 48e9, 20e9, (1e9, "memory")),  # 4C + 8
+        (TRANSITIONS, 10, 26e9, 1.0, (1e9, "memory")),  # no logits, so no exponentials
+    ],
+)
+def test_floor_is_the_lesser_of_two_rates(case, classes, read, exps, expected):
+    assert case.floor_rows_per_s(classes, read, exps) == expected
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 assembly")
+def test_what_measures_the_floor_is_vectorised():
+    values = np.full(1 << 12, 2, np.float32)
+    assert floor.read(values, 10, 1034) == 2048
+    floor.exponentials(values, 1)
+    assert values[0] == pytest.approx(4096 * np.exp(2) * 1e-30, rel=1e-5)
+    for function in (floor.read, floor.exponentials):
+        (assembly,) = function.inspect_asm().values()
+        assert len(re.findall(r"\b(v?addps|v?mulps|vfn?madd\d+ps)\b", assembly)) >= 4
+
+
+def measured(competitor, found):
+    return Measurement(Workload("dump", competitor, 10, 4, 1), found=found)
+
+
+@pytest.mark.parametrize(
+    ("found", "differences"),
     [
         ({"0": [1.0, 0.5]}, 0),
         ({"0": [1.000005, 0.5]}, 0),
@@ -100,15 +211,18 @@ def measured(competitor, epochs):
         (None, 0),  # computes nothing
     ],
 )
-def test_disagreements_are_seen(epochs, differences):
+def test_disagreements_are_seen(found, differences):
     ours = measured("fastdiv", {"0": [1.0, 0.5]})
-    assert len(disagreements([ours, measured("DuckDB", epochs)])) == differences
+    assert len(disagreements([ours, measured("DuckDB", found)])) == differences
 
 
 def test_failing_process_is_reported(tmp_path):
     missing = Workload("dump", "pyarrow", 10, 4, 1, str(tmp_path / "missing.parquet"))
-    with pytest.raises(WorkerError, match=r"dump/10/pyarrow ended with 1:[\s\S]*missing\.parquet"):
-        measure([missing], 1, print)
+    with (
+        FloorMeter(1, quick=True) as meter,
+        pytest.raises(WorkerError, match=r"dump/10/pyarrow ended with 1:[\s\S]*missing\.parquet"),
+    ):
+        measure([missing], 1, meter, print)
 
 
 def test_missing_peer_is_skipped_with_a_reason(tmp_path, monkeypatch):
@@ -132,17 +246,46 @@ def test_readme_keeps_all_but_the_tables():
     assert not report.has_markers(f"{report.END}{report.BEGIN}")
 
 
+def timed(case, competitor, classes, rows, seconds, versions):
+    floor = Floor([1.0, 2.0, 1.0], [1.0], read_bytes=48_000_000, exponentials=5_000_000)
+    return Measurement(
+        Workload(case, competitor, classes, rows, 1), None, seconds, seconds, 300_000_000,
+        400_000_000, versions, {"0": [1.0, 0.5]}, floor,
+    )  # fmt: skip
+
+
 def test_tables_show_every_entry_and_what_is_missing():
-    done = measured("fastdiv", {"0": [1.0, 0.5]})
-    done.wall_s, done.cpu_s, done.versions = [2e-6, 1e-6, 2e-6], [3e-6], {"fastdiv": "1.2"}
+    fastdiv, torch = {"fastdiv": "1.2"}, {"torch": "3.4"}
+    done = [
+        timed("dump", "fastdiv", 10, 4, [2e-5, 1e-5, 2e-5], fastdiv),
+        timed("dump", "polars", 10, 4, [8e-5], {"polars": "5.6"}),
+        timed("score", "fastdiv", 2, 4, [4e-6], fastdiv),
+        timed("score", "torch.compile", 2, 4, [8e-6], torch),
+        timed("arrays", "fastdiv", 2, 4, [1e-5], fastdiv),
+        timed("arrays", "torch, two", 2, 4, [2e-5], torch),
+        timed("arrays", "fastdiv", 100, 4, [2e-3], fastdiv),
+    ]
     missing = measured("DuckDB", None)
     missing.skipped = "duckdb is not installed"
-    text = report.markdown([done, missing], this_machine(), agreed=True)
-    assert DUMP.title in text
-    assert "| **fastdiv 1.2** | all tables, all scores kept | 2.00 (4.00) |" in text
-    assert "Not measured (duckdb is not installed): dump/10/DuckDB." in text
+    text = report.markdown([*done, missing], this_machine(), agreed=True)
+    # 500,000 by exponentials; 1,000,000 by memory
+    for line in (
+        "| **fastdiv 1.2** | all tables, all scores kept | 0.200 (0.400) |  | 40% | 5,000 | 0.0154 "
+        "| 400 (300) |",
+        "| polars 5.6 | loss and accuracy of each epoch | 0.0500 (0.0500) | 4.00× | 10% |",
+        "| the floor | 48 bytes, 10 exponentials a row | 0.500 |",
+        "| `score`, 4 × 2 | 1.00 (1.00) | 40% | 1,000 | 0.0380 | 400 (300) | torch.compile 3.4 "
+        "| 0.500 | 20% | 2.00× |",
+        "|  | computes | 4 × 2 | 4 × 100 | GB/s | peak MB |",
+        "rank, predicted | 0.400 · 16% | 0.00200 · 4.0% | 0.000860–0.0152 | 400 |",
+        "| torch 3.4 | loss, correct | 0.200 · 8.0% · 2.00× |  | 0.00420 | 400 |",
+        "| the floor | 4C + 4 bytes, C exponentials a row | 2.50 | 0.0500 |",
+        "Not measured (duckdb is not installed): dump/10/DuckDB.",
+    ):
+        assert line in text
+    assert "memory read (0.0480 GB/s)" in " ".join(text.split())
     assert report.AGREE in text
-    assert report.AGREE not in report.markdown([done], this_machine(), agreed=False)
+    assert report.AGREE not in report.markdown(done, this_machine(), agreed=False)
 
 
 def test_peak_memory_counts_what_was_touched():
