@@ -93,7 +93,7 @@ def analyze(
     kind : {"auto", "logits", "probs", "logprobs"}
     class_names : str or iterable of str, optional
         Names of the classes, in the order of the predictions: a list, ``"a,b,c"``, or the path of
-        a file with one name a line.
+        a file with one name a line. Where all are whole numbers, labels are these numbers.
     dtype : {"float16", "bfloat16", "float32", "float64"}, optional
         What the bytes of a binary column are, or 16-bit words.
     positive : str, optional

@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dumps import arrays, as_kind, assert_same, make, table, whole, write, write_files
@@ -192,7 +193,7 @@ def test_what_was_left_out_is_shown(tmp_path, cli):
 def test_a_run_without_a_valid_row_can_be_shown(tmp_path, cli):
     dump = make((0, 1))
     for rows in dump.values():
-        rows.y[:] = 77
+        rows.y[:] = -1  # missing
     ended = cli("analyze", write_files(tmp_path, dump), "-o", tmp_path / "run")
     assert ended.code == 0
     assert "80 invalid rows" in ended.out
@@ -349,3 +350,21 @@ def test_ids_by_position_are_said_to_be_so(tmp_path, cli):
     for command in ("inspect", "analyze"):
         assert re.search(r"^  id +position", cli(command, tmp_path).out, re.M)
     assert fastdiv.analyze(arrays(make((0, 1)))).summary["splits"][0]["ids"] == "column"
+
+
+def test_parts_that_nothing_tells_apart_are_said_to_be_one_epoch(tmp_path, cli):
+    rows = make((0,))[0]
+    for name in ("a", "b"):
+        write(table(rows, sample_id=None), tmp_path / f"{name}.parquet")
+    out = cli("analyze", tmp_path).out
+    assert "2 parts without ids or epochs were taken as one epoch" in out
+    assert "--epoch-per-path" in out
+    assert "without ids" not in cli("analyze", tmp_path, "--epoch-per-path").out
+
+
+def test_a_class_without_samples_is_said_to_have_none(tmp_path, cli):
+    rows = make((0,), c=2)[0]
+    data = table(rows).drop_columns("logits").append_column("prob", pa.array(np.full(40, 0.3)))
+    path = write(data, tmp_path / "a.parquet")
+    assert "no sample is of class 1" in cli("analyze", path, "--positive", "7").out
+    assert "no sample is of class" not in cli("analyze", path).out

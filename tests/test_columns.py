@@ -499,3 +499,179 @@ def test_parquet_metadata_is_not_needed_to_read_a_file_of_another_writer(tmp_pat
     path = tmp_path / "a.parquet"
     pq.write_table(whole(four), path, store_schema=False)
     assert_same(fastdiv.analyze(path), wanted)
+
+
+# What must not be read as something else ------------------------------------------------------
+
+
+def probs_of(rows):
+    return as_kind(rows, "probs").x
+
+
+def test_labels_that_count_from_1_are_refused_or_named(four):
+    data = whole(four).set_column(
+        1, "label", pa.array(np.concatenate([r.y + 1 for r in four.values()]))
+    )
+    with pytest.raises(
+        fastdiv.UsageError, match=r"go from 1 to 4, but 4 classes.*--class-names 1,2"
+    ):
+        fastdiv.analyze(data)
+    run = fastdiv.analyze(data, class_names="1,2,3,4")
+    assert column(run, "loss") == column(fastdiv.analyze(arrays(four)), "loss")
+
+
+def test_numbers_that_name_classes(four):
+    names = np.array([30, 7, -1, 12])
+    want = fastdiv.analyze(arrays(four))
+    given = ["30", "7", "-1", "12"]
+    for encode in (lambda y: names[y], lambda y: names[y].astype(float)):
+        source = {e: (r.x, encode(r.y), r.ids) for e, r in four.items()}
+        run = fastdiv.analyze(source, class_names=given)
+        assert column(run, "loss") == column(want, "loss")
+        assert column(run, "class", "classes")[:4] == given
+    source[7][1][3] = 8.0  # which names nothing
+    assert column(fastdiv.analyze(source, class_names=["30", "7", "-1", "12"]), "n_invalid") == [
+        0,
+        1,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("labels", [100, "none of them"])
+def test_a_file_whose_labels_are_all_out_of_range_is_refused(four, labels):
+    data = table(four[2], label=labels)
+    options = {} if labels == 100 else {"class_names": NAMES}
+    with pytest.raises(fastdiv.DataError, match=r"row 0: label missing or out of range.*50 of 50"):
+        fastdiv.analyze(data, **options)
+
+
+def test_a_usual_name_counts_before_a_shape(four):
+    rows = four[2]
+    p = probs_of(rows)
+    want = column(fastdiv.analyze({2: (p, rows.y, rows.ids)}), "loss")
+    data = table(rows).drop_columns("logits")
+    embedding = as_list(np.random.default_rng(0).normal(size=(50, 8)))
+    for k in range(C):
+        data = data.append_column(f"prob_{k}", pa.array(p[:, k]))
+    assert column(fastdiv.analyze(data.append_column("embedding", embedding)), "loss") == want
+    features = {f"x{k}": np.random.default_rng(k).normal(size=50) for k in range(1, 4)}
+    binary = pa.table({"label": rows.y % 2, **features, "y_pred": (rows.y % 2).astype(float),
+                       "y_prob": np.linspace(0.01, 0.99, 50)})  # fmt: skip
+    assert "'y_prob'" in fastdiv.analyze(binary).summary["columns"]["predictions"]
+
+
+def test_columns_beside_those_named_by_class_are_something_else(four):
+    p = probs_of(four[2])
+    data = table(four[2], label=np.array(NAMES)[four[2].y]).drop_columns("logits")
+    for k, name in enumerate(NAMES):
+        data = data.append_column(name, pa.array(p[:, k]))
+    data = data.append_column("seconds", pa.array(np.full(50, 1e-3)))
+    assert fastdiv.analyze(data).summary["class_names"] == NAMES
+
+
+def test_prefixes_that_name_something_else_too_are_refused(four):
+    data = table(four[2], "wide0", name="prob")
+    with_max = data.append_column("prob_max", pa.array(np.ones(50)))
+    gap = data.drop_columns("prob_2")
+    for broken in (with_max, gap):
+        with pytest.raises(fastdiv.UsageError, match="not numbered from 0 or 1 without a gap"):
+            fastdiv.analyze(broken, predictions="prob_*", kind="logits")
+    with pytest.raises(fastdiv.UsageError, match="names a column twice"):
+        fastdiv.analyze(data, predictions="prob_0,prob_0")
+    named = data.rename_columns(
+        ["prob_" + "zyxw"[int(n[-1])] if n.startswith("prob") else n for n in data.column_names]
+    )
+    in_file = [n for n in named.column_names if n.startswith("prob_")]
+    run = fastdiv.analyze(named, predictions="prob_*", kind="logits")
+    want = fastdiv.analyze(named, predictions=in_file, kind="logits")
+    assert_same(run, want)
+
+
+def test_confidences_of_the_predicted_class_are_not_taken_for_those_of_class_1():
+    rows = binary("probs")
+    score = rows.x.max(axis=1)
+    data = table(rows).drop_columns("logits").append_column("score", pa.array(score))
+    with pytest.raises(fastdiv.UsageError, match=r"no score in column 'score' is below 0\.5"):
+        fastdiv.analyze(data)
+    assert fastdiv.analyze(data, positive=1).summary["classes"] == 2
+
+
+def test_lists_of_one_score_need_the_class_named():
+    rows = binary("probs")
+    data = table(rows).set_column(2, "prob", pa.array([[float(v)] for v in rows.x[:, 1]]))
+    with pytest.raises(fastdiv.DataError, match="at least 2"):
+        fastdiv.analyze(data)
+
+
+def test_an_epoch_of_the_path_counts_before_a_counter_of_steps(tmp_path, four, wanted):
+    for epoch, rows in four.items():
+        steps = np.arange(len(rows)) // 7
+        write(table(rows, step=steps, version="1.0"), tmp_path / f"epoch_{epoch}.parquet")
+    assert_same(fastdiv.analyze(tmp_path), wanted)
+    run = fastdiv.analyze(tmp_path, epoch="step", duplicates="first")
+    assert column(run, "epoch") == list(range(8))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "epoch_{}/val/preds.parquet",
+        "epoch={}-step=900/p.parquet",
+        "epoch={}-step=900.parquet",
+        "{}/epoch_{}.parquet",
+    ],
+)
+def test_epochs_in_paths(tmp_path, four, wanted, pattern):
+    paths = [
+        write(table(rows), tmp_path / "out" / pattern.format(epoch, epoch))
+        for epoch, rows in four.items()
+    ]
+    for source in (tmp_path / "out", [str(p) for p in paths]):
+        assert_same(fastdiv.analyze(source), wanted)
+    depth = pattern.count("/")
+    glob = "/".join(["*"] * (depth + 1))
+    assert_same(fastdiv.analyze(str(tmp_path / "out" / glob)), wanted)
+
+
+def test_nulls_inside_of_encodings_are_nulls(four):
+    rows = four[2]
+    ids = pa.DictionaryArray.from_arrays(
+        pa.array(np.arange(50, dtype=np.int32)), pa.array([*map(str, range(49)), None])
+    )
+    for column_ in (ids, pa.array([1, None] * 25)):
+        with pytest.raises(fastdiv.DataError, match="the id in column 'sample_id' is null"):
+            fastdiv.analyze(table(rows).set_column(0, "sample_id", column_))
+
+
+def test_masked_arrays_are_missing_where_they_are_masked(four):
+    rows = four[2]
+    x = np.ma.masked_array(rows.x, mask=np.zeros_like(rows.x, bool))
+    y = np.ma.masked_array(rows.y, mask=np.zeros(50, bool))
+    x[3, 1] = y[5] = np.ma.masked
+    reasons = fastdiv.analyze((x, y, rows.ids)).summary["invalid"]["reasons"]
+    assert {r["reason"]: r["first"] for r in reasons} == {
+        "nan": ["data, row 3"], "label": ["data, row 5"],
+    }  # fmt: skip
+
+
+def test_one_null_does_not_make_reading_slow_where_the_table_is_large():
+    """Nulls, and numbers of another dtype, are looked for in the rows at hand alone."""
+    import time
+
+    n = 400_000
+    x = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
+    y = np.zeros(n, int)
+    mask = np.zeros(4 * n, bool)
+    mask[7] = True
+    items = pa.array(x.ravel(), mask=mask)
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, 4 * n + 1, 4, dtype=np.int32)), items)
+
+    def seconds(data):
+        started = time.perf_counter()
+        fastdiv.analyze(data, kind="logits", threads=1)
+        return time.perf_counter() - started
+
+    clean = pa.table({"label": y, "logits": as_list(x)})
+    with_null = pa.table({"label": y, "logits": lists})
+    seconds(clean)
+    assert seconds(with_null) < 5 * seconds(clean) + 0.2

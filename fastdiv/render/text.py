@@ -91,6 +91,17 @@ def show_warnings(run: Run, out: Console) -> None:
             words += " and more" * (n > INVALID_SHOWN)
         if n:
             _warn(out, f"{n:,} rows", words)
+    by_position = all(entry["ids"] == "position" for entry in run.summary["splits"])
+    one_each = run.epochs.num_rows == len(run.summary["splits"])
+    if by_position and one_each and run.summary["parts"] > run.epochs.num_rows:
+        words = "were taken as one epoch; if each is an epoch or a checkpoint of the same samples, "
+        words += "give --epoch-per-path"
+        _warn(out, f"{run.summary['parts']:,} parts without ids or epochs", words)
+    if run.summary["classes"] == 2 and run.classes.num_rows:
+        support = run.classes.group_by("class").aggregate([("support", "sum")]).to_pylist()
+        for row in support if any(row["support_sum"] for row in support) else ():
+            if not row["support_sum"]:
+                _warn(out, f"no sample is of class {row['class']}:", "one of the two has none")
     for entry in run.summary["splits"]:
         of = f" in {entry['split']}" if entry["split"] is not None else ""
         if entry["n_duplicates"]:

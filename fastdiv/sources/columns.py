@@ -101,7 +101,9 @@ def detect(
         epoch_asked=asked.epoch is not None,
         string_ids=id_type is not None and not is_integer(id_type),
         words=None if words is None else DTYPES[words],
-        label_values=_values_of(class_names, sample, label, label_type, found, where),
+        label_values=_values_of(
+            None if said.indexed else class_names, sample, label, label_type, found, where
+        ),
         positive=found.positive,
         against_rest=found.against_rest,
         evidence=evidence,
@@ -147,10 +149,9 @@ def _values_of(
     """Return the numbers that class names are, where labels are these and no indices."""
     if not is_number(type_) or found.positive is not None:
         return None
-    seen = label_texts(sample, label)
-    if names is not None and all(INTEGER.fullmatch(name) for name in names) and seen <= set(names):
+    if names is not None and all(INTEGER.fullmatch(name) for name in names):
         return tuple(map(int, names))
-    numbers = [int(text) for text in seen if INTEGER.fullmatch(text)]
+    numbers = [int(text) for text in label_texts(sample, label) if INTEGER.fullmatch(text)]
     if numbers and min(numbers) >= 1 and max(numbers) == found.classes:
         every = ",".join(str(i + 1) for i in range(min(found.classes, 3)))
         raise UsageError(

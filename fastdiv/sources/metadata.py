@@ -24,6 +24,7 @@ class Said:
     kind: str | None = None
     dtype: str | None = None
     class_names: tuple[str, ...] | None = None
+    indexed: bool = False  # labels are indices, whatever the names
 
 
 def with_metadata(schema: pa.Schema, **said: Any) -> pa.Schema:
@@ -39,17 +40,19 @@ def with_metadata(schema: pa.Schema, **said: Any) -> pa.Schema:
 def said_by(schema: pa.Schema, label: str | None = None) -> Said:
     """Read what a schema says; what is not as expected says nothing."""
     own = _json(schema, KEY)
-    names = _names(own.get("class_names"))
+    names, indexed = _names(own.get("class_names")), False
     if names is None and label is not None:
         features: Any = _json(schema, HUGGING_FACE)
         for key in ("info", "features", label):
             features = features.get(key) if isinstance(features, dict) else None
         names = _names(features.get("names")) if isinstance(features, dict) else None
+        indexed = names is not None
     kind, dtype = own.get("kind"), own.get("dtype")
     return Said(
         kind=kind if kind in KINDS else None,
         dtype=dtype if isinstance(dtype, str) else None,
         class_names=names,
+        indexed=indexed,
     )
 
 
