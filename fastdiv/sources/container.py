@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
 from fastdiv.errors import DataError
-from fastdiv.sources.fields import top_column
+from fastdiv.sources.fields import flat_schema, top_column
 
 
 class Container(Protocol):
@@ -63,6 +63,12 @@ class Whole:
 
     def __init__(self, name: str, schema: pa.Schema, size: int) -> None:
         self.name = name
+        try:
+            self._flat = flat_schema(schema)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{name}: the name of a column is no UTF-8: the file is damaged"
+            ) from error
         self.schema = schema
         self.size = size
 
@@ -124,8 +130,11 @@ def sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, rows)
 
 
-def sound(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
-    """Return a record batch whose buffers hold what they claim; what another program wrote may not.
+Arrow = TypeVar("Arrow", pa.RecordBatch, pa.Array)
+
+
+def sound(batch: Arrow, where: str) -> Arrow:
+    """Return rows or a column whose buffers hold what they claim; of a damaged file they may not.
 
     Reading values out of one that does not would end the process.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -28,17 +27,15 @@ class DelimitedContainer(Whole):
     def __init__(self, path: str, skip_lines: int = 0) -> None:
         self.path = path
         self._skip = skip_lines
-        first = self._first_line()
+        first, row = self._first_lines()
         counts = [first.count(delimiter) for delimiter in DELIMITERS]
         self._delimiter = DELIMITERS[counts.index(max(counts))]
         cells = [cell.strip().strip('"') for cell in first.split(self._delimiter)]
+        second = [cell.strip().strip('"') for cell in row.split(self._delimiter)]
         self._names: list[str] | None = None
         if all(_is_number(cell) or not cell for cell in cells):  # no line of names
             self._names = [f"column_{i}" for i in range(len(cells))]
-        with open_text(path) as file:
-            rows = list(islice(file, skip_lines, skip_lines + 10))
-        found = [cell.strip() for row in rows for cell in row.split(self._delimiter)]
-        self._decimal = "," if any(re.fullmatch(r"-?\d+,\d+", cell) for cell in found) else "."
+        self._decimal = "," if any(re.fullmatch(r"-?\d+,\d+", cell) for cell in second) else "."
         reader = self._open(None, None)
         schema = reader.schema
         types = {field.name: field.type for field in schema}
@@ -50,7 +47,8 @@ class DelimitedContainer(Whole):
         if next(self._batches(reader), None) is None:
             self.rows = ()
 
-    def _first_line(self) -> str:
+    def _first_lines(self) -> tuple[str, str]:
+        """Return the line of names and the first row, or what stands in their places."""
         try:
             with open_text(self.path) as file:
                 for _ in range(self._skip):
@@ -58,7 +56,8 @@ class DelimitedContainer(Whole):
                         raise UsageError(
                             f"{self.path}: has no more than the {self._skip} lines to skip"
                         )
-                return file.readline(BLOCK_BYTES).rstrip("\r\n")
+                first, second = (file.readline(BLOCK_BYTES).rstrip("\r\n") for _ in range(2))
+                return first, second
         except (*FAILURES, UnicodeError) as error:
             raise self._unreadable(self.path, error, ": save it as UTF-8") from error
 

@@ -21,6 +21,8 @@ from fastdiv.sources.harness import answer, is_answer
 from fastdiv.sources.metadata import with_metadata
 from fastdiv.sources.text_files import most_rows, open_text
 
+MOST_LINE = 64 << 20  # characters: ten times what 200,000 classes take
+MOST_ARRAY = 256 << 20  # that must be parsed at once
 SNIFFED = 200  # rows, by which the columns and their types are found
 EPOCH_IN_KEY = re.compile(r"(.+)_epoch_(\d+)")  # of a list, as cartography names its logits
 Record = dict[str, Any]
@@ -78,7 +80,12 @@ class JsonLinesContainer(Whole):
                 if _begins_with_bracket(file):
                     yield from self._array(file)
                     return
-                for line in file:
+                while line := file.readline(MOST_LINE):
+                    if len(line) == MOST_LINE and not line.endswith("\n"):
+                        raise DataError(
+                            f"{self.path}, row {row}: is longer than {MOST_LINE >> 20} million "
+                            "characters: one object a line is needed"
+                        )
                     if line.strip():
                         yield self._object(json.loads(line), row)
                         row += 1
@@ -90,7 +97,13 @@ class JsonLinesContainer(Whole):
             raise DataError(f"{self.path}, row {row}: cannot be read: {one_line(error)}") from error
 
     def _array(self, file: Any) -> Iterator[Record]:
-        found = json.load(file)
+        text = file.read(MOST_ARRAY)
+        if len(text) == MOST_ARRAY:
+            raise DataError(
+                f"{self.path}: is one JSON array of more than {MOST_ARRAY >> 20} million "
+                "characters: write an object a line"
+            )
+        found = json.loads(text)
         for row, record in enumerate(found):
             yield self._object(record, row)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import lzma
 import math
 import os
@@ -26,6 +28,9 @@ from fastdiv_kernels.contract import Array
 
 PREDICTIONS = "predictions"  # the column that the one array of a .npy file is
 CLASS_NAMES = ("class_names", "classes", "label_names", "target_names")
+MOST_HEADER = 1 << 16  # bytes
+MOST_VALUES = 1 << 62
+MOST_SCATTERED = 64 << 20  # bytes of an array in Fortran order that must be read whole
 MOST_INFLATED = 1032  # times as large as its compressed bytes a deflated array can be
 FAILURES = (
     OSError, ValueError, EOFError, RuntimeError, struct.error, lzma.LZMAError, zlib.error,
@@ -69,14 +74,25 @@ class Stored:
             try:
                 file = self.open(stack)
                 if self.fortran_order and len(self.shape) > 1:  # its rows are scattered over it
-                    whole = self._take(file, self.shape[0], 0)
-                    whole = whole.reshape(self.shape[::-1]).T
+                    whole = self._scattered(file)
                     yield from (whole[i : i + rows] for i in range(0, len(whole), rows))
                     return
                 for start in range(0, self.shape[0], rows):
                     yield self._take(file, min(rows, self.shape[0] - start), start)
             except FAILURES as error:
                 raise DataError(f"{self.name}: cannot be read: {one_line(error)}") from error
+
+    def _scattered(self, file: BinaryIO) -> Array:
+        """Return an array in Fortran order: mapped, or read whole out of an archive."""
+        if self.member is None:
+            return np.memmap(self.path, self.dtype, "r", file.tell(), self.shape, "F")
+        size = self.shape[0] * self.row_bytes
+        if size > MOST_SCATTERED:
+            raise DataError(
+                f"{self.name}: {size >> 20} MiB in Fortran order, whose rows cannot be read one by "
+                "one: save it in C order, with numpy.ascontiguousarray"
+            )
+        return self._take(file, self.shape[0], 0).reshape(self.shape[::-1]).T
 
     def _take(self, file: BinaryIO, rows: int, start: int) -> Array:
         wanted = rows * self.row_bytes
@@ -185,14 +201,24 @@ def is_named_array(text: str | None) -> bool:
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read a header, and stop before the data."""
     version = np.lib.format.read_magic(file)
-    read: Any = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
+    formats: dict[Any, tuple[str, Any]] = {
+        (1, 0): ("<H", np.lib.format.read_array_header_1_0),
+        (2, 0): ("<I", np.lib.format.read_array_header_2_0),
+    }
+    if version not in formats:
         raise ValueError(f"version {version} of the format is not known")
-    shape, fortran_order, dtype = read(file)
-    if any(n < 0 for n in shape):
+    length, read = formats[version]
+    prefix = file.read(struct.calcsize(length))
+    (size,) = struct.unpack(length, prefix)
+    text = file.read(min(size, MOST_HEADER))
+    if len(text) != size:
+        raise ValueError(f"its header claims {size} bytes")
+    try:
+        ast.literal_eval(text.decode("latin1"))  # numpy's own parser fails in many ways
+        shape, fortran_order, dtype = read(io.BytesIO(prefix + text))
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError("its header is damaged") from error
+    if any(n < 0 for n in shape) or math.prod(shape) > MOST_VALUES:
         raise ValueError(f"shape {shape} is impossible")
     return shape, fortran_order, dtype
 

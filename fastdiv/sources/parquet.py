@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastdiv.errors import DataError
-from fastdiv.sources.container import Whole, first_rows, one_line
+from fastdiv.sources.container import Whole, first_rows, one_line, sound
+from fastdiv.sources.fields import (
+    flat_column,
+    is_integer,
+    is_list,
+    is_string,
+    plain,
+    plain_type,
+)
+from fastdiv.sources.parquet_footer import ColumnChunk, read_footer
 
 SAMPLE_BYTES = 16 << 20
 READ_BYTES = 1 << 20  # of a column at once: a row group may be larger than memory
@@ -25,66 +37,89 @@ class ParquetContainer(Whole):
         self._metadata = file.metadata
         self.path = path
         super().__init__(path, _named(lambda: file.schema_arrow, path), os.path.getsize(path))
-        self._check_claims()
-        self.rows = [
-            self._metadata.row_group(g).num_rows for g in range(self._metadata.num_row_groups)
-        ]
+        rows, self._groups = _named(lambda: read_footer(path), path)
+        self.rows = [group.num_rows for group in self._groups]
+        self._check_claims(rows)
 
-    def _check_claims(self) -> None:
-        """Refuse a footer that tells of more than the file can hold."""
-        for g in range(self._metadata.num_row_groups):
-            group = self._metadata.row_group(g)
-            sizes = [group.column(j).total_compressed_size for j in range(group.num_columns)]
+    def _check_claims(self, rows: int) -> None:
+        """Refuse a footer that contradicts itself, or tells of more than the file can hold."""
+        schema = self._metadata.schema
+        flat = {
+            schema.column(j).path
+            for j in range(len(schema))
+            if not schema.column(j).max_repetition_level
+        }
+        for g, group in enumerate(self._groups):
+            sizes = [chunk.total_compressed_size for chunk in group.columns]
+            values = {c.num_values for c in group.columns if c.path in flat} or {group.num_rows}
             if group.num_rows < 0 or any(not 0 <= size <= self.size for size in sizes):
                 raise DataError(
                     f"{self.path}, row group {g}: its metadata claims {group.num_rows} rows in "
                     f"{max(sizes, default=0)} bytes, but the file has {self.size}: it is damaged"
                 )
+            if values != {group.num_rows}:
+                raise DataError(
+                    f"{self.path}, row group {g}: its metadata claims {group.num_rows} rows, but "
+                    f"columns of {', '.join(map(str, sorted(values)))} values: it is damaged"
+                )
+        if rows != sum(group.num_rows for group in self._groups):
+            raise DataError(
+                f"{self.path}: its metadata claims {rows} rows, but row groups of "
+                f"{sum(group.num_rows for group in self._groups)}: it is damaged"
+            )
 
     def most_rows(self, group: int, classes: int) -> int | None:
         """Return what the metadata says."""
         return self.rows[group]
 
+    def _chunks(self, group: int, name: str) -> Iterator[ColumnChunk]:
+        """Yield what is stored of a column."""
+        for chunk in self._groups[group].columns:
+            if f"{chunk.path}.".startswith(f"{name}."):
+                yield chunk
+
     def nbytes(self, group: int, columns: Sequence[str]) -> int:
         """Return the compressed size of some columns of a row group."""
-        stored = self._metadata.row_group(group)
-        found = (stored.column(j) for j in range(stored.num_columns))
-        return sum(
-            c.total_compressed_size
-            for c in found
-            if any(f"{c.path_in_schema}.".startswith(f"{name}.") for name in columns)
-        )
+        return sum(c.total_compressed_size for name in columns for c in self._chunks(group, name))
 
     def bounds(self, group: int, column: str) -> range | None:
         """Return the bounds of an integer column by its statistics."""
-        stored = self._metadata.row_group(group)
-        found = (stored.column(j) for j in range(stored.num_columns))
-        chunk = next((c for c in found if c.path_in_schema == column), None)
-        stats = chunk.statistics if chunk is not None else None
-        if stats is None or not stats.has_min_max or not isinstance(stats.min, int):
-            return None
-        return range(stats.min, stats.max + 1)
+        formats = {1: "<i", 2: "<q"}
+        for chunk in self._chunks(group, column):
+            ends = chunk.minimum, chunk.maximum
+            known = all(end is not None and len(end) == 4 * chunk.type for end in ends)
+            if known and chunk.type in formats and is_integer(self._flat.field(column).type):
+                low, high = (struct.unpack(formats[chunk.type], end or b"")[0] for end in ends)
+                return range(low, high + 1)
+        return None
 
     def head(self, columns: Sequence[str], rows: int) -> pa.Table:
         """Return the first rows, fewer where they are very wide."""
-        group = next(
-            (g for g in map(self._metadata.row_group, range(len(self.rows))) if g.num_rows), None
-        )
+        group = next((group for group in self._groups if group.num_rows), None)
         if group is not None:
-            width = max(1, group.total_byte_size // group.num_rows)
-            rows = min(rows, max(1, SAMPLE_BYTES // width))
+            size = sum(chunk.total_uncompressed_size for chunk in group.columns)
+            rows = min(rows, max(1, SAMPLE_BYTES // max(1, size // group.num_rows)))
         return first_rows(self, columns, rows)
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group, a few thousand rows at a time, so that its size does not matter."""
         done = 0
+        lists = [name for name in columns if is_list(plain_type(self._flat.field(name).type))]
+        values = dict.fromkeys(lists, 0)
         batches = _open(self.path, self._metadata).iter_batches(
             rows, row_groups=[group], columns=list(columns), use_threads=False
         )
         while True:
-            batch = _named(partial(next, batches, None), self.place(group, done))
+            where = self.place(group, done)
+            batch = _named(partial(next, batches, None), where)
             if batch is None:
                 break
+            for name in columns:
+                column = flat_column(batch, name)
+                if name in values:
+                    values[name] += _stored_values(column)
+                elif is_string(column.type) or pa.types.is_dictionary(column.type):
+                    sound(column, where)
             yield batch
             done += batch.num_rows
         if done != self.rows[group]:
@@ -92,6 +127,12 @@ class ParquetContainer(Whole):
                 f"{self.place(group, done)}: the row group ends here, but its metadata says "
                 f"{self.rows[group]} rows: the file is damaged"
             )
+        for name, n in values.items():
+            if n != sum(chunk.num_values for chunk in self._chunks(group, name)):
+                raise DataError(
+                    f"{self.place(group, 0)}: the lists of column {name!r} hold {n} values, but "
+                    "its metadata says another number: the file is damaged"
+                )
 
     def place(self, group: int, row: int) -> str:
         """Name a row of a row group to a person."""
@@ -100,9 +141,21 @@ class ParquetContainer(Whole):
 
 def _open(path: str, metadata: Any = None) -> Any:
     return _named(
-        lambda: pq.ParquetFile(path, metadata=metadata, buffer_size=READ_BYTES, pre_buffer=False),
+        lambda: pq.ParquetFile(
+            path, metadata=metadata, buffer_size=READ_BYTES, pre_buffer=False,
+            page_checksum_verification=True,
+        ),
         path,
-    )
+    )  # fmt: skip
+
+
+def _stored_values(column: pa.Array) -> int:
+    """Return how many values Parquet stores of lists: an empty or missing one takes one."""
+    column = plain(column)
+    if pa.types.is_fixed_size_list(column.type) and not column.null_count:
+        return len(column) * max(1, int(column.type.list_size))
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    return int(np.maximum(lengths, 1).sum())
 
 
 def _named(read: Callable[[], Any], where: str) -> Any:

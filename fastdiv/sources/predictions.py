@@ -80,6 +80,7 @@ def _by_name_and_type(
         return Found(tuple(by_class), f"columns {_shortened(by_class)}, named by class")
     if usual_groups:
         names = groups[usual_groups[0]]
+        _check_members(schema, names, where)
         return Found(tuple(names), f"columns {_shortened(names)}, numbered")
     if score := usual_score(floats, sample, asked):
         return Found((score,), f"column {score!r} ({schema.field(score).type})")
@@ -90,6 +91,7 @@ def _by_name_and_type(
         )
     if len(groups) == 1:
         (names,) = groups.values()
+        _check_members(schema, names, where)
         return Found(tuple(names), f"columns {_shortened(names)}, numbered")
     if groups:
         raise UsageError(
@@ -97,6 +99,19 @@ def _by_name_and_type(
             "name one with --predictions 'PREFIX*'"
         )
     raise UsageError(_nothing(schema, packed, floats, where))
+
+
+def _check_members(schema: pa.Schema, names: list[str], where: str) -> None:
+    """Refuse a group of which another column would be a member, if it held numbers."""
+    prefix = names[0].rstrip("0123456789")
+    for name in schema.names:
+        match = NUMBERED.fullmatch(name)
+        if match and match[1] == prefix and not is_number(schema.field(name).type):
+            raise UsageError(
+                f"{where}: column {name!r} holds {schema.field(name).type}, where {names[0]!r} "
+                "holds numbers: mend what is no number in it, or name the predictions with "
+                "--predictions A,B,C"
+            )
 
 
 def _nothing(schema: pa.Schema, packed: Sequence[pa.Field], floats: list[str], where: str) -> str:

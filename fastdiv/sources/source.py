@@ -271,9 +271,12 @@ class Source:
         layout = self.layout
         container = self.containers[chunk.part]
         start = 0
-        for rows in container.read(chunk.row_group, layout.columns, layout.batch_rows):
-            yield decode(rows, layout, chunk, start, self.place)
-            start += rows.num_rows
+        try:
+            for rows in container.read(chunk.row_group, layout.columns, layout.batch_rows):
+                yield decode(rows, layout, chunk, start, self.place)
+                start += rows.num_rows
+        except MemoryError as error:
+            raise _out_of_memory(self.place(chunk, start)) from error
 
     def place(self, chunk: Chunk, row: int) -> str:
         """Name a row of a chunk to a person."""
@@ -289,6 +292,10 @@ def _left_out_named(container: Container) -> Iterator[None]:
         raise UsageError(f"{error}{container.left_out}") from None
 
 
+def _out_of_memory(where: str) -> DataError:
+    return DataError(f"{where}: needs more memory than there is")
+
+
 def _name(container: Container) -> str:
     return container.name
 
@@ -302,7 +309,10 @@ def _open(item: Item, asked: Asked) -> Container:
     """Open whatever holds rows as a container."""
     data, name = item.data, item.name
     if isinstance(data, str):
-        return open_file(data, asked)
+        try:
+            return open_file(data, asked)
+        except MemoryError as error:
+            raise _out_of_memory(name) from error
     if isinstance(data, pa.RecordBatch):
         return TableContainer(name, pa.Table.from_batches([data]))
     if isinstance(data, pa.Table):
