@@ -21,7 +21,7 @@ from fastdiv.sources.harness import answer, is_answer
 from fastdiv.sources.metadata import with_metadata
 from fastdiv.sources.text_files import most_rows, open_text
 
-MOST_LINE = 64 << 20  # characters: ten times what 200,000 classes take
+MOST_LINE = 16 << 20  # characters: several times what 200,000 classes take
 MOST_ARRAY = 256 << 20  # that must be parsed at once
 SNIFFED = 200  # rows, by which the columns and their types are found
 EPOCH_IN_KEY = re.compile(r"(.+)_epoch_(\d+)")  # of a list, as cartography names its logits
