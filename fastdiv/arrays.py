@@ -79,6 +79,7 @@ def _words(x: Array, dtype: str) -> tuple[Array, bool]:
     if dtype not in ("float16", "bfloat16"):
         raise UsageError(f"predictions are 16-bit words, which cannot be {dtype}")
     bfloat16 = dtype == "bfloat16"
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
     return x.view(BFLOAT16 if bfloat16 else np.float16), bfloat16
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +75,8 @@ def detect(
             raise UsageError(missing(schema, name, role, where))
     id_, id_from = _id_column(schema, asked, taken, where)
     said = said_by(schema, label)
+    if asked.class_names is None and not said.indexed:  # what the writer said is as good
+        asked = replace(asked, class_names=said.class_names)
     words = asked.dtype or (said.dtype if said.dtype in DTYPES else None)
     found = find_predictions(schema, sample, asked, words, label, taken, where)
     label_type = schema.field(label).type

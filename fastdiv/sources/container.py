@@ -120,7 +120,8 @@ def first_rows(container: Container, columns: Sequence[str], rows: int) -> pa.Ta
             break
     if not batches:
         tops = list(dict.fromkeys(top_column(container.schema, name) for name in columns))
-        return pa.schema([container.schema.field(name) for name in tops]).empty_table()
+        fields = [container.schema.field(name) for name in tops]
+        return pa.Table.from_batches([], pa.schema(fields))
     return pa.Table.from_batches(batches)
 
 

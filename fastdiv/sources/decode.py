@@ -78,7 +78,7 @@ def predictions_of(batch: pa.RecordBatch, layout: Layout) -> Read:
     if layout.wide:
         return Read(_from_columns(batch, layout, problems), problems)
     column = plain(flat_column(batch, layout.predictions[0]))
-    if pa.types.is_null(column.type):
+    if column.null_count == len(column):  # of whatever type, if nothing told it
         problems[:] = Reason.NULL
         return Read(_unknown(batch.num_rows, layout), problems)
     if layout.positive is not None:
@@ -200,7 +200,7 @@ def _both_classes(scores: Array, layout: Layout) -> Array:
         elif layout.kind == Kind.PROBS:
             other = 1 - scores
         else:
-            other = np.log1p(-np.exp(scores))
+            other = np.log(-np.expm1(scores.astype(np.float64)))
     both[:, 1 - (layout.positive or 0)] = other
     return both
 

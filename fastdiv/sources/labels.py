@@ -20,8 +20,6 @@ INT32_MAX = np.iinfo(np.int32).max
 
 def class_labels(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
     """Return labels as int32, with -1 for what is no class."""
-    if pa.types.is_null(column.type):
-        return np.full(len(column), -1, np.int32)
     if is_string(column.type) or is_binary(column.type):
         if layout.against_rest is not None:
             return _against_rest(strings(column), pa.scalar(layout.against_rest, pa.large_string()))
@@ -36,6 +34,8 @@ def class_labels(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArr
 
 
 def _class_indices(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
+    if pa.types.is_null(column.type):
+        return np.full(len(column), -1, np.int32)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     if pa.types.is_decimal(column.type):
