@@ -23,7 +23,7 @@ ZERO_OR_ONE = {"0", "1", "false", "true"}
 
 def usual_score(floats: list[str], sample: pa.Table, asked: Asked) -> str | None:
     """Return the column that is a single score by its name, if any."""
-    names = [name for name in floats if bare(name) in SCORE_NAMES]
+    names = [name for name in floats if bare(name) in SCORE_NAMES and name.isprintable()]
     graded = [name for name in names if not _is_decided(sample, name)]
     if not names and asked.positive is not None and len(floats) == 1:
         return floats[0]
