@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastdiv.errors import DataError, FastdivError, UsageError
     from fastdiv.run import Run, load
     from fastdiv.scoring import score
-    from fastdiv.tracker import EpochResult, Tracker
+    from fastdiv.tracking.tracker import EpochResult, Tracker
     from fastdiv.writer import PredictionWriter
 
 __all__ = [
@@ -33,12 +33,12 @@ __all__ = [
 
 _HOME = {
     "DataError": "errors",
-    "EpochResult": "tracker",
+    "EpochResult": "tracking.tracker",
     "FastdivError": "errors",
     "PredictionWriter": "writer",
     "Run": "run",
     "Scores": "batch",
-    "Tracker": "tracker",
+    "Tracker": "tracking.tracker",
     "UsageError": "errors",
     "analyze": "engine",
     "load": "run",

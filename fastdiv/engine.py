@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from fastdiv.plan import (
 from fastdiv.run import Run, check_target, directory_beside, put_in_place
 from fastdiv.scan import Options, Scan
 from fastdiv.scoring import score_batch, usable_threads
+from fastdiv.scratch import temporary_directory
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
 from fastdiv.store import flags_of
 
@@ -157,10 +157,7 @@ def analyze(
     selected = selection(epochs, data.epoch_names)
     plan = make_plan(data, selected, threads, scores == "rolling")
     plan.check_memory(memory)
-    if output is None:
-        directory = Path(tempfile.mkdtemp(prefix="fastdiv-"))
-    else:
-        directory = directory_beside(Path(output))
+    directory = temporary_directory() if output is None else directory_beside(Path(output))
     try:
 
         def read_and_score(chunk: Chunk) -> Iterator[tuple[Batch, Scores, NDArray[np.uint8]]]:

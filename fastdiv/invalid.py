@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,20 +52,15 @@ class InvalidRows:
 
     def note(
         self, part: int, status: NDArray[np.uint8], labels: NDArray[np.int32],
-        place: Callable[[int], str], strict: bool,
+        place: Callable[[int], str],
     ) -> None:  # fmt: skip
-        """Count the invalid among rows of a part, or with `strict` refuse them."""
+        """Count the invalid among rows of a part."""
         self.part_rows[part] += len(status)
         reasons = status & REASON
         if not reasons.any():
             return
         for reason in (Reason(int(r)) for r in np.unique(reasons) if r):
             where = np.flatnonzero(reasons == reason)
-            if strict:
-                raise DataError(
-                    f"{place(where[0])}: {WORDS[reason]}{self._column(reason)}: mend the row, or "
-                    "leave out --strict to count it and go on"
-                )
             self.counts[reason] += len(where)
             places = self.places.setdefault(reason, [])
             places += [place(i) for i in where[: PLACES_NAMED - len(places)]]
@@ -74,6 +70,17 @@ class InvalidRows:
                 counts = self.structural.setdefault(part, {})
                 n, first = counts.get(reason) or (0, place(where[0]))
                 counts[reason] = (n + len(where), first)
+
+    def refuse(self, status: NDArray[np.uint8], place: Callable[[int], str]) -> None:
+        """Refuse rows of which one is invalid."""
+        reasons = status & REASON
+        if reasons.any():
+            reason = Reason(int(np.unique(reasons[reasons != 0])[0]))
+            first = int(np.flatnonzero(reasons == reason)[0])
+            raise DataError(
+                f"{place(first)}: {WORDS[reason]}{self._column(reason)}: mend the row, or leave "
+                "out --strict to count it and go on"
+            )
 
     def _column(self, reason: Reason) -> str:
         layout = self.layout
@@ -89,7 +96,7 @@ class InvalidRows:
                 if 2 * bad > self.part_rows[part]:
                     raise DataError(
                         f"{where}: {WORDS[reason]}{self._column(reason)}, as in {bad:,} of "
-                        f"{self.part_rows[part]:,} rows of its file: {REMEDY[reason]}"
+                        f"{self.part_rows[part]:,} rows there: {REMEDY[reason]}"
                     )
 
     def merge(self, other: InvalidRows, where: str = "") -> None:
@@ -151,3 +158,24 @@ class InvalidRows:
                 for reason, n in sorted(self.counts.items())
             ],
         }
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many rows came, how many bytes they had, and what was invalid."""
+
+    invalid: InvalidRows
+    rows: int = 0
+    nbytes: int = 0
+
+    def add(self, other: Tally, where: str = "") -> None:
+        """Add what came elsewhere; `where` goes before the places it names."""
+        self.invalid.merge(other.invalid, where)
+        self.rows += other.rows
+        self.nbytes += other.nbytes
+
+    def copy(self, where: str = "") -> Tally:
+        """Return the same, to go on by itself."""
+        tally = Tally(InvalidRows(self.invalid.layout))
+        tally.add(self, where)
+        return tally

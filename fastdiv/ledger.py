@@ -35,6 +35,7 @@ class Ledger:
         self.n = 0
         self.labels: NDArray[np.int32] = np.full(16, -1, np.int32)
         self._labelled = 0  # no slot from here on has a label
+        self._newly: Slots = slice(0, 0)  # given a label by the last call of `relabel`
         self._expected = expected
         self._ids: _Integers | _Strings | None = None
 
@@ -75,15 +76,17 @@ class Ledger:
         """Note labels; return slots and labels of samples that had another one, if any."""
         if isinstance(slots, slice) and slots.start >= self._labelled:  # all of them are new
             self.labels[slots] = labels
-            self._labelled = slots.stop
+            self._labelled, self._newly = slots.stop, slots
             return None
+        self._newly = slice(0, 0)
         known = self.labels[slots]
         if np.array_equal(known, labels):
             return None
         where = np.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
         self._labelled = max(self._labelled, int(where.max()) + 1)
         new = np.flatnonzero((known < 0) & (labels >= 0))[::-1]  # so that the first row counts
-        self.labels[where[new]] = labels[new]
+        self._newly = where[new]
+        self.labels[self._newly] = labels[new]
         differs = (labels >= 0) & (labels != self.labels[slots])
         if differs.any() and not isinstance(slots, slice):  # of a sample's rows, the first
             _, first = np.unique(where, return_index=True)
@@ -91,6 +94,18 @@ class Ledger:
             later[first] = False
             differs &= ~later
         return (where[differs], labels[differs]) if differs.any() else None
+
+    def undo(self, n: int) -> None:
+        """Take back the last rows that came, before which there were n slots."""
+        self.labels[self._newly] = -1
+        self.cut(n)
+
+    def cut(self, n: int) -> None:
+        """Forget all slots from n on."""
+        self.labels[n : self.n] = -1
+        self.n = n
+        if self._ids is not None:
+            self._ids.cut(n)
 
     def ids(self) -> pa.Array:
         """Return the ids in slot order: int64, uint64 or as the strings came."""
@@ -165,6 +180,13 @@ class _Integers:
             if done == m:
                 return _as_slice(found)
 
+    def cut(self, n: int) -> None:
+        from fastdiv_kernels.cpu import lookup
+
+        self.n = n
+        if self.table.slots is not None:
+            lookup.index_ints(self.keys, n, self.table.clear(n))
+
     def _continues(self, ids: IdValues) -> bool:
         """Say whether ids go on increasing, as running numbers do: then none is known."""
         if self.n and not self.keys[self.n - 1 : self.n].view(self.dtype)[0] < ids[0]:
@@ -213,6 +235,13 @@ class _Strings:
             )  # fmt: skip
             if done == m:
                 return _as_slice(found)
+
+    def cut(self, n: int) -> None:
+        from fastdiv_kernels.cpu import lookup
+
+        self.n = n
+        if self.table.slots is not None:
+            lookup.index_bytes(self.offsets, self.data, n, self.table.clear(n))
 
     def _equal(self, guess: int, offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> bool:
         known = self.offsets[guess : guess + len(offsets)]

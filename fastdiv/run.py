@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from fastdiv.backends import resolve
 from fastdiv.errors import DataError, UsageError
 from fastdiv.metrics import EPOCH_METRICS, TRANSITION_METRICS, EpochRow, PairRow, table
 from fastdiv.scoring import usable_threads
+from fastdiv.scratch import Scratch
 from fastdiv.store import Store
 from fastdiv.tables import History, Samples, epoch_row, pair_row, sample_batches, sample_schema
 
@@ -56,7 +56,7 @@ class Run:
         self._directory = directory.absolute()  # the working directory may change
         self._samples = samples
         self._histories = histories
-        self._forget = weakref.finalize(self, shutil.rmtree, directory, True) if temporary else None
+        self._scratch = Scratch(self, directory) if temporary else None
 
     def __repr__(self) -> str:
         splits = ", ".join(
@@ -194,9 +194,9 @@ class Run:
     def adopt(self, directory: Path) -> None:
         """Note that the run's directory has been moved to its place, to stay."""
         self._directory = directory = directory.absolute()
-        if self._forget is not None:
-            self._forget.detach()
-            self._forget = None
+        if self._scratch is not None:
+            self._scratch.keep()
+            self._scratch = None
         for i, samples in enumerate(self._samples):
             samples.store.move(scores_directory(directory, i))
 

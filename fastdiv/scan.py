@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import fastdiv
 from fastdiv.batch import Batch, Chunk, Scores
 from fastdiv.errors import DataError, UsageError
-from fastdiv.invalid import InvalidRows
+from fastdiv.invalid import InvalidRows, Tally
 from fastdiv.metrics import best_epochs
 from fastdiv.plan import Selection, split_order
 from fastdiv.run import SCHEMA_VERSION, scores_directory, tables_of
@@ -93,18 +93,22 @@ class Scan:
         self.epoch_names = {} if epoch_names is None else epoch_names  # may still grow
         self.reread = reread
         self.splits: dict[str | None, SplitScan] = {}
-        self.invalid = InvalidRows(layout)
-        self.rows = 0
-        self.nbytes = 0
+        self.tally = Tally(InvalidRows(layout))
 
     # -- as batches come -------------------------------------------------------------------
 
-    def commit(self, batch: Batch, scores: Scores, flags: NDArray[np.uint8]) -> None:
-        """Give a batch's samples their slots and store their scores."""
-        self.nbytes += batch.nbytes
+    def commit(
+        self, batch: Batch, scores: Scores, flags: NDArray[np.uint8], tally: Tally | None = None
+    ) -> None:
+        """Give a batch's samples their slots, store their scores, and count them.
+
+        A batch of one split and epoch is taken whole, or refused and leaves nothing.
+        """
+        tally = self.tally if tally is None else tally
         for split, epoch, rows in _groups(batch):
             if self.selected is None or self.selected(epoch):
-                self._commit_group(batch, scores, flags, split, epoch, rows)
+                self._commit_group(batch, scores, flags, split, epoch, rows, tally)
+        tally.nbytes += batch.nbytes
 
     def _commit_group(
         self,
@@ -114,6 +118,7 @@ class Scan:
         split: str | None,
         epoch: int,
         rows: NDArray[np.int64] | None,
+        tally: Tally,
     ) -> None:
         labels, ids = batch.labels, batch.ids
         if rows is not None:
@@ -128,9 +133,8 @@ class Scan:
         def place(i: int) -> str:
             return self.place(batch.chunk, batch.start + row_of(i))
 
-        self.invalid.note(batch.chunk.part, scores.status, labels, place, self.options.strict)
-        self.invalid.note_infinite(scores.loss, place)
-        self.rows += len(scores)
+        if self.options.strict:
+            tally.invalid.refuse(scores.status, place)
         part = self.split(split)
         if self.options.scores == "rolling":
             self._close_before(part, epoch)
@@ -138,6 +142,9 @@ class Scan:
             part.put(epoch, ids, scores, flags, labels, self.options.duplicates == "first")
         except Contradiction as found:
             raise self._contradiction(batch, row_of(found.row), split, epoch) from None
+        tally.invalid.note(batch.chunk.part, scores.status, labels, place)
+        tally.invalid.note_infinite(scores.loss, place)
+        tally.rows += len(scores)
 
     def split(self, name: str | None) -> SplitScan:
         """Return what has been read of a split, begun if nothing has."""
@@ -170,10 +177,10 @@ class Scan:
                     if ids[i] == value and (batch.chunk, batch.start + i) != before:
                         yield batch.chunk, batch.start + i
 
-    def absorb(self, other: SplitScan, of: int, epoch: int, where: str) -> None:
+    def absorb(self, other: SplitScan, of: int, epoch: int, where: str) -> int:
         """Take over the rows of an epoch of another scan as rows of `epoch`.
 
-        `where` names the other to a person.
+        `where` names the other to a person. Return how many samples came that were not there.
         """
         part = self.split(other.name)
         if self.options.scores == "rolling":
@@ -181,14 +188,16 @@ class Scan:
         elif part.rows and epoch <= max(part.rows):  # what was totalled may change
             part.rows, part.pairs, part.classes = {}, [], {}
         first_wins = self.options.duplicates == "first"
+        before, rows = part.duplicates[epoch], 0
         for held in other.held(of):
             x = held.stored
+            rows += len(x.flags)
             try:
                 part.put(epoch, held.ids, x, x.flags, x.labels, first_wins, held.highest)
             except Contradiction as found:
                 assert held.ids is not None
                 raise _contradiction([where], _value(held.ids[found.row]), epoch) from None
-        part.duplicates[epoch] += other.duplicates[of]
+        return rows - (part.duplicates[epoch] - before)
 
     # -- when epochs are complete ----------------------------------------------------------
 
@@ -214,18 +223,21 @@ class Scan:
             row = epoch_row(self.kernels, samples, epoch, layout.classes, *how, name)
             if part.rows:
                 before = part.rows[max(part.rows)]
-                part.pairs.append(pair_row(self.kernels, samples, before, row, *how))
-            part.rows[epoch] = row
-            part.classes[epoch] = class_rows(
+                pair = pair_row(self.kernels, samples, before, row, *how)
+            classes = class_rows(
                 self.kernels, samples, epoch, layout.classes, layout.class_names, *how
             )
             if self.options.scores == "rolling":
                 part.history.carry_on(self.kernels, samples, [epoch], *how)
+            part.classes[epoch] = classes
+            if part.rows:
+                part.pairs.append(pair)
+            part.rows[epoch] = row  # last: then all of it is there
 
     def finish(self) -> dict[str, pa.Table]:
         """Check the whole and make the tables."""
-        self.invalid.check_structure()
-        if not self.rows:
+        self.tally.invalid.check_structure()
+        if not self.tally.rows:
             raise DataError("no rows: nothing to analyze (with --epochs, none of those is there)")
         parts = self._parts()
         for i, part in enumerate(parts):
@@ -249,8 +261,7 @@ class Scan:
         other.splits = {
             name: part.copy(directory, i) for i, (name, part) in enumerate(self.splits.items())
         }
-        other.invalid = InvalidRows(self.layout)
-        other.invalid.merge(self.invalid)
+        other.tally = self.tally.copy()
         return other
 
     def _parts(self) -> list[SplitScan]:
@@ -279,7 +290,7 @@ class Scan:
 
     def summary(self) -> dict[str, Any]:
         """Say where the tables come from; JSON can hold it."""
-        layout, parts = self.layout, self._parts()
+        layout, parts, invalid = self.layout, self._parts(), self.tally.invalid
         there = sorted({epoch for part in parts for epoch in part.rows})
         return {
             "schema_version": SCHEMA_VERSION,
@@ -300,8 +311,8 @@ class Scan:
             "epochs_missing": self._missing_epochs(),
             "epoch_names": {str(e): self.epoch_names[e] for e in there if e in self.epoch_names},
             "parts": self.parts,
-            "rows": self.rows,
-            "bytes": self.nbytes,
+            "rows": self.tally.rows,
+            "bytes": self.tally.nbytes,
             "splits": [
                 {
                     "split": part.name,
@@ -314,8 +325,8 @@ class Scan:
                 }
                 for part in parts
             ],
-            "invalid": self.invalid.summary(),
-            "infinite": {"n": self.invalid.infinite, "first": self.invalid.infinite_places},
+            "invalid": invalid.summary(),
+            "infinite": {"n": invalid.infinite, "first": invalid.infinite_places},
         }
 
 
@@ -327,7 +338,7 @@ def _contradiction(places: list[str], id_: Any, epoch: int) -> DataError:
     return DataError(
         f"{' and '.join(places)}: sample {id_!r} is twice in epoch {epoch} with other "
         "predictions or labels: if these are different epochs, name them; if one of them is "
-        "to count, give --duplicates first"
+        "to count, give --duplicates first; if ids do not tell samples apart, give --id none"
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastdiv.batch import IdValues, Scores
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow
-from fastdiv.store import ONCE, Store, Stored
+from fastdiv.store import ONCE, Contradiction, Store, Stored
 from fastdiv.tables import History, Samples
 
 
@@ -65,19 +65,34 @@ class SplitScan:
         highest: Mapping[int, float] = ONCE,
     ) -> None:  # fmt: skip
         """Give rows of an epoch their slots and store their scores; see `EpochFile.put`."""
-        slots = self.ledger.slots(ids, len(labels), self.ends.get(epoch, 0))
-        self.ends[epoch] = slots.stop if isinstance(slots, slice) else int(slots[-1]) + 1
+        samples, end = self.ledger.n, self.ends.get(epoch, 0)
+        slots = self.ledger.slots(ids, len(labels), end)
         file = self.store.epoch(epoch)
         relabelled = self.ledger.relabel(slots, labels)
         if relabelled is not None:
             file.relabel(*relabelled)
-        self.duplicates[epoch] += file.put(
-            slots, scores, flags, labels, self.ledger.labels, first_wins, highest
-        )
+        try:
+            again = file.put(slots, scores, flags, labels, self.ledger.labels, first_wins, highest)
+        except Contradiction:
+            if relabelled is not None:
+                file.forget_labels(relabelled[0])
+            self.ledger.undo(samples)
+            raise
+        self.ends[epoch] = slots.stop if isinstance(slots, slice) else int(slots[-1]) + 1
+        self.duplicates[epoch] += again
+
+    def forget(self, epoch: int) -> None:
+        """Forget an epoch; its samples stay, and what they were in others."""
+        if epoch in self.store.files:
+            self.store.drop(epoch)
+        for of_epochs in (self.ends, self.rows, self.classes, self.duplicates):
+            of_epochs.pop(epoch, None)
+        self.pairs = [p for p in self.pairs if epoch not in (p.before.epoch, p.after.epoch)]
 
     def held(self, epoch: int) -> Iterator[Held]:
         """Yield the rows of an epoch, in slot order."""
         samples, file = self.samples, self.store.epoch(epoch)
+        keys = np.array(sorted(file.highest), np.int64)
         for block in range(-(-len(samples) // file.block)):
             x = samples.read(file, block)
             there = np.flatnonzero(x.flags)
@@ -88,11 +103,11 @@ class SplitScan:
             if not self.ledger.positional:
                 ids = samples.ids.take(pa.array(slots))
                 ids = ids.to_numpy() if pa.types.is_integer(ids.type) else ids
-            several = range(slots[0], slots[-1] + 1)
+            several = keys[slice(*np.searchsorted(keys, [slots[0], slots[-1] + 1]))]
+            rows = np.searchsorted(slots, several)
             highest = {
-                int(np.searchsorted(slots, slot)): loss
-                for slot, loss in file.highest.items()
-                if slot in several
+                row: file.highest[slot]
+                for row, slot in zip(rows.tolist(), several.tolist(), strict=True)
             }
             yield Held(slots, ids, x.take(there), highest)
 

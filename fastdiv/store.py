@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.batch import Scores
-from fastdiv.errors import DataError, UsageError
+from fastdiv.disk import copy_file, extend, write_at
+from fastdiv.errors import DataError
 from fastdiv.ledger import Slots
 from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, TOP5, Array
 
@@ -59,32 +59,6 @@ class Contradiction(Exception):  # noqa: N818  # not an error by itself: the eng
         self.row = row
 
 
-def extend(path: Path, size: int) -> None:
-    """Make a file longer; new bytes are 0. Room is taken now: a mapped page may not fail later."""
-    with path.open("ab") as file:
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
-        except OSError as error:
-            raise _full(path, error) from error
-
-
-def write_at(descriptor: int, data: Array, place: int) -> None:
-    """Write all of the bytes of an array at a place of a file."""
-    while len(data):
-        written = os.pwrite(descriptor, data.data, place)
-        data, place = data[written:], place + written
-
-
-def _full(path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"stored scores cannot be written to {path.parent}: {error.strerror}: make room, set "
-        "TMPDIR to another disk, or give --scores rolling"
-    )
-
-
 def _rank(row: list[Any]) -> list[tuple[float, bool]]:
     """Return what rows of one sample are compared by; -0.0 comes before 0.0."""
     return [(float(x), not np.signbit(float(x))) for x in row]
@@ -113,7 +87,7 @@ class EpochFile:
         self._labels: NDArray[np.int32] | None = None  # (slots,) label + 1, 0: as the ledger says
         self.relabelled = False  # whether there are labels that are not the ledger's
         self.saved = False  # then it is not written, and need not be writable
-        self.highest: dict[int, float] = {}  # loss of slots with several rows; the lowest is kept
+        self.highest: dict[int, float] = {}  # loss of slots of whose rows one with less is kept
 
     @property
     def block_bytes(self) -> int:
@@ -169,6 +143,12 @@ class EpochFile:
             extend(self.labels_path, self.blocks * self.block * 4)
         self._other_labels()[slots[new]] = labels[new] + 1
 
+    def forget_labels(self, slots: NDArray[np.int64]) -> None:
+        """Take back what `relabel` noted of rows that were not put after all."""
+        flags = self._room_for(int(slots.max()) + 1)["flags"]
+        free = flags[slots // self.block, slots % self.block] == 0
+        self._other_labels()[slots[free]] = 0
+
     def put(
         self,
         slots: Slots,
@@ -182,7 +162,7 @@ class EpochFile:
         """Write scores to slots; return how many rows were of samples already there.
 
         Rows of one sample that agree count once, whichever order they come in. Rows that do not
-        raise Contradiction, unless `first_wins`.
+        raise Contradiction, unless `first_wins`; then nothing is written.
         """
         columns = [*(getattr(scores, name) for name in FIELDS[:-1]), flags]
         if isinstance(slots, slice):
@@ -193,18 +173,18 @@ class EpochFile:
             slots = np.arange(slots.start, slots.stop)
         views = self._room_for(int(slots.max()) + 1)
         self.filled = max(self.filled, int(slots.max()) + 1)
-        duplicates = 0
-        for row in self._scatter(slots, columns, views):
-            duplicates += 1
-            if not first_wins:
-                slot = int(slots[row])
-                other = int(self._other_labels()[slot]) if self.relabelled else 0
-                if labels[row] >= 0 and labels[row] != (other - 1 if other else known[slot]):
-                    raise Contradiction(row)
-                self._merge(slot, views, [x[row] for x in columns], row, highest.get(row))
+        again = self._scatter(slots, columns, views)
+        if len(again) and not first_wins:
+            try:
+                self._compare(slots, columns, labels, known, again, views, highest)
+            except Contradiction:
+                put = np.delete(slots, again)
+                for name in FIELDS:
+                    views[name][put // self.block, put % self.block] = 0
+                raise
         for row, loss in highest.items():
             self.highest.setdefault(int(slots[row]), loss)
-        return duplicates
+        return len(again)
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Divide consecutive slots into (block, place in it, number)."""
@@ -234,16 +214,58 @@ class EpochFile:
 
     def _scatter(
         self, slots: NDArray[np.int64], columns: list[Array], views: dict[str, Array]
-    ) -> Iterator[int]:
-        """Write rows to their slots, and yield those whose slot is taken instead."""
+    ) -> NDArray[np.int64]:
+        """Write rows to their slots; return those whose slot was taken instead."""
         from fastdiv_kernels.cpu.lookup import scatter
 
         shift = self.block.bit_length() - 1
-        rows, targets = tuple(columns), tuple(views[name] for name in FIELDS)
-        row = scatter(0, slots, rows, targets, shift)
-        while row < len(slots):
-            yield row
-            row = scatter(row + 1, slots, rows, targets, shift)
+        targets = tuple(views[name] for name in FIELDS)
+        done = int(scatter(0, slots, tuple(columns), targets, shift))
+        if done == len(slots):
+            return np.empty(0, np.int64)
+        rest = slots[done:]
+        _, first = np.unique(rest, return_index=True)
+        new = np.zeros(len(rest), np.bool_)
+        new[first] = views["flags"][rest[first] // self.block, rest[first] % self.block] == 0
+        rows = done + np.flatnonzero(new)
+        scatter(0, slots[rows], tuple(x[rows] for x in columns), targets, shift)
+        return done + np.flatnonzero(~new)
+
+    def _compare(
+        self, slots: NDArray[np.int64], columns: list[Array], labels: NDArray[np.int32],
+        known: NDArray[np.int32], again: NDArray[np.int64], views: dict[str, Array],
+        highest: Mapping[int, float],
+    ) -> None:  # fmt: skip
+        """Compare rows with those of the same samples; keep the least, or raise Contradiction."""
+        where = slots[again]
+        at = where // self.block, where % self.block
+        label_there = known[where]
+        if self.relabelled:
+            others = self._other_labels()[where]
+            label_there = np.where(others > 0, others - 1, label_there)
+        differs = np.isin(again, list(highest)) if highest else np.zeros(len(again), np.bool_)
+        for name, column in zip(FIELDS, columns, strict=True):  # most are the same to the bit
+            bits = np.dtype(f"u{column.itemsize}")
+            differs |= column[again].view(bits) != views[name][at].view(bits)
+        other_label = (labels[again] >= 0) & (labels[again] != label_there)
+        before: dict[int, tuple[list[Any], float | None]] = {}  # to be put back
+        try:
+            for i in np.flatnonzero(differs | other_label).tolist():
+                row, slot = int(again[i]), int(where[i])
+                if other_label[i]:
+                    raise Contradiction(row)
+                if slot not in before:
+                    place = divmod(slot, self.block)
+                    before[slot] = ([views[n][place] for n in FIELDS], self.highest.get(slot))
+                self._merge(slot, views, [x[row] for x in columns], row, highest.get(row))
+        except Contradiction:
+            for slot, (old, loss) in before.items():
+                for name, x in zip(FIELDS, old, strict=True):
+                    views[name][divmod(slot, self.block)] = x
+                self.highest.pop(slot, None)
+                if loss is not None:
+                    self.highest[slot] = loss
+            raise
 
     def _merge(
         self, slot: int, views: dict[str, Array], new: list[Any], row: int, highest: float | None
@@ -257,7 +279,8 @@ class EpochFile:
         highest = max(known, float(new[0]) if highest is None else highest)
         if not same or highest - lowest > AGREES_NATS:
             raise Contradiction(row)
-        self.highest[slot] = highest
+        if highest > lowest:
+            self.highest[slot] = highest
         if _rank(new) < _rank(old):
             for name, x in zip(FIELDS, new, strict=True):
                 views[name][at] = x
@@ -347,10 +370,13 @@ class Store:
 
     def copy(self, directory: Path) -> Store:
         """Return a store of the same content in another directory, which is made."""
-        shutil.copytree(self.directory, directory)
+        directory.mkdir(parents=True)
         store = Store(directory, self.loss_dtype, self.block)
         for epoch, file in self.files.items():
             other = store.files[epoch] = store._new(epoch)
+            for old, new in ((file.path, other.path), (file.labels_path, other.labels_path)):
+                if old.exists():
+                    copy_file(old, new)
             other.blocks, other.filled = file.blocks, file.filled
             other.relabelled, other.highest = file.relabelled, dict(file.highest)
         return store
@@ -371,7 +397,7 @@ class Store:
         file = self.files.pop(epoch)
         self._mapped.pop(epoch, None)
         file.unmap()
-        file.path.unlink()
+        file.path.unlink(missing_ok=True)
         file.labels_path.unlink(missing_ok=True)
 
     def move(self, directory: Path) -> None:

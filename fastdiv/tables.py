@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fastdiv.disk import extend, write_at
+from fastdiv.errors import UsageError
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow, class_table
 from fastdiv.states import ClassTotals, EpochTotals, PairTotals, total
-from fastdiv.store import OPEN_FILES, EpochFile, Store, Stored, extend, write_at
+from fastdiv.store import OPEN_FILES, EpochFile, Store, Stored
 from fastdiv_kernels.contract import DYNAMICS, Array, Backend
 
 MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
@@ -112,6 +114,7 @@ class History:
         self.path = path
         self.n = 0
         self._memory: Array = np.zeros(0, DYNAMICS)
+        self._torn = False  # records in memory are of some epoch in part
 
     @classmethod
     def of(cls, records: Array) -> History:
@@ -131,6 +134,11 @@ class History:
     ) -> None:
         """Add epochs, which must come in order, to the history of each sample."""
         n = len(samples)
+        if self._torn:
+            raise UsageError(
+                "an epoch was interrupted while the records of the samples were carried on: load "
+                "a state from before it, or begin anew"
+            )
         if self.path is None and n > len(self._memory):
             before, self._memory = self._memory, np.zeros(n, DYNAMICS)
             self._memory[: len(before)] = before
@@ -154,7 +162,9 @@ class History:
                         )
                     self._keep(rows, records)
 
+            self._torn = self.path is None
             list(pool.map(task, samples.runs(tasks)))
+            self._torn = False
 
     def _load(self, rows: slice) -> Array:
         if self.path is None:

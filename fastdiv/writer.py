@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import uuid
-import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +15,12 @@ import pyarrow.parquet as pq
 
 from fastdiv.errors import UsageError
 from fastdiv.scoring import kind_of
+from fastdiv.scratch import Scratch
 from fastdiv.sources import parse_class_names
 from fastdiv.sources.arrays import IDS, LABELS, PREDICTIONS, as_record_batch
 from fastdiv.sources.fields import plain
 from fastdiv.sources.metadata import with_metadata
+from fastdiv.told import class_count, kind_of_ids, whole_number
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 COMPRESSIONS = ("none", "snappy", "lz4", "zstd", "gzip", "brotli")
@@ -77,10 +77,8 @@ class PredictionWriter:
     ) -> None:
         kind_of(kind)
         names = parse_class_names(class_names)
-        if names is not None and classes not in (None, len(names)):
-            raise UsageError(f"{len(names)} class names for {classes} classes")
-        if row_group_bytes < 1:
-            raise UsageError(f"row_group_bytes must be at least 1, not {row_group_bytes}")
+        classes = class_count(classes, names)
+        row_group_bytes = whole_number(row_group_bytes, "row_group_bytes", 1)
         if compression not in COMPRESSIONS:
             raise UsageError(
                 f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}"
@@ -89,7 +87,7 @@ class PredictionWriter:
         if self.path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{path}: the name must end in .parquet, by which it is read")
         self._kind = kind
-        self._classes = classes if names is None else len(names)
+        self._classes = classes
         self._class_names = names
         self._epoch = epoch
         self._row_group_bytes = row_group_bytes
@@ -104,7 +102,7 @@ class PredictionWriter:
         self._rows_waiting = 0
         self._closed = False
         self._writes = 0
-        self._forget = weakref.finalize(self, _remove, self._partial, os.getpid())
+        self._scratch = Scratch(self, self._partial)
 
     def write(
         self,
@@ -135,8 +133,11 @@ class PredictionWriter:
         """
         if self._closed:
             raise UsageError(f"{self.path} is closed: make another PredictionWriter")
+        self._check_process()
         name = f"{self.path.name}, batch {self._writes}"
         rows = as_record_batch(predictions, labels, ids, name)
+        if not rows.num_rows and not pa.types.is_fixed_size_list(rows.column(PREDICTIONS).type):
+            return  # it does not even tell how many classes there are
         rows = self._columns(rows, self._epoch if epoch is None else epoch, split, name)
         if self._schema is None:
             self._open(rows)
@@ -144,10 +145,15 @@ class PredictionWriter:
             _check_types(rows.schema, self._schema, name)
         # Its own bytes: those of the caller may be written over as soon as this returns.
         schema = rows.schema
-        self._waiting.append(pa.ipc.read_record_batch(rows.serialize(), schema))
-        self._rows_waiting += rows.num_rows
-        self._writes += 1
-        self._write_groups(self._rows_at_once)
+        own = pa.ipc.read_record_batch(rows.serialize(), schema)
+        try:
+            self._waiting.append(own)
+            self._rows_waiting += rows.num_rows
+            self._writes += 1
+            self._write_groups(self._rows_at_once)
+        except BaseException:  # what was interrupted may have been written or not
+            self.abandon()
+            raise
 
     def close(self) -> None:
         """Write what waits and give the file its name.
@@ -159,6 +165,7 @@ class PredictionWriter:
         """
         if self._closed:
             return
+        self._check_process()
         try:
             if self._file is None:
                 raise UsageError(f"{self.path}: nothing was written, so no file is made")
@@ -176,10 +183,16 @@ class PredictionWriter:
         """Leave no file, unless it was closed before."""
         self._closed = True
         self._waiting.clear()
-        if self._file is not None and self._file.is_open:
+        if self._file is not None and self._file.is_open and self._scratch.is_own:
             with suppress(OSError):  # the disk may be full, but the file is removed anyway
                 self._file.close()
-        self._forget()
+        self._scratch.remove()
+
+    def __getstate__(self) -> None:
+        raise UsageError(
+            f"a PredictionWriter cannot be copied or sent to another process, as {self.path} is "
+            "written by one: make one with another path in each process"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -203,14 +216,13 @@ class PredictionWriter:
         n = rows.num_rows
         columns = {}
         if IDS in rows.schema.names:
+            kind_of_ids(rows.schema.field(IDS).type, name)
             columns["sample_id"] = _storable(rows.column(IDS))
         columns["label"] = _storable(rows.column(LABELS))
         columns[self._kind] = self._lists(plain(rows.column(PREDICTIONS)), name)
         if epoch is not None:
-            try:
-                columns["epoch"] = pa.array(np.full(n, operator.index(epoch), np.int64))
-            except TypeError:
-                raise UsageError(f"{name}: epoch must be an integer, not {epoch!r}") from None
+            number = whole_number(epoch, f"{name}: epoch")
+            columns["epoch"] = pa.array(np.full(n, number, np.int64))
         if split is not None:
             if not isinstance(split, str):
                 raise UsageError(f"{name}: split must be a string, not {split!r}")
@@ -223,7 +235,12 @@ class PredictionWriter:
             classes = self._classes
             if classes is None:
                 lengths = column.value_lengths().drop_null()
-                classes = lengths[0].as_py() if len(lengths) else 0
+                if not len(lengths):
+                    raise UsageError(
+                        f"{name}: no row has predictions, so the number of classes is not known: "
+                        "say it, with classes"
+                    )
+                classes = lengths[0].as_py()
             try:
                 column = column.cast(pa.list_(column.type.value_type, classes))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -277,11 +294,17 @@ class PredictionWriter:
             try:
                 self._file.write_table(group, row_group_size=self._rows_at_once)
             except OSError as error:
-                self.abandon()
                 raise _unwritable(self.path, error) from error
             start += group.num_rows
         self._waiting = table.slice(start).to_batches()
         self._rows_waiting -= start
+
+    def _check_process(self) -> None:
+        if not self._scratch.is_own:
+            raise UsageError(
+                f"{self.path} is being written by the process that this one was forked from: make "
+                "another PredictionWriter, with another path, in each process"
+            )
 
     def _check_target(self) -> None:
         if os.path.lexists(self.path) and (not self._overwrite or self.path.is_dir()):
@@ -315,10 +338,3 @@ def _check_types(schema: pa.Schema, known: pa.Schema, name: str) -> None:
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} cannot be written: {error.strerror or error}")
-
-
-def _remove(partial: Path, process: int) -> None:
-    """Remove an unfinished file, unless this is a forked copy of the process that writes it."""
-    if os.getpid() == process:
-        with suppress(OSError):  # there may be none, nor a directory that it could be in
-            partial.unlink()

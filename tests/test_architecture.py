@@ -29,11 +29,13 @@ ALLOWED = {
     "sources": {"arrays", "batch", "errors", "scoring"},  # scoring: the names of kinds
     "plan": {"batch", "errors", "sources"},
     "ledger": {"batch", "errors"},
-    "store": {"batch", "errors", "ledger"},
+    "disk": {"errors"},
+    "scratch": {"errors"},
+    "store": {"batch", "disk", "errors", "ledger"},
     "states": {"store"},
     "metrics": {"states"},
-    "tables": {"ledger", "metrics", "states", "store"},
-    "run": {"backends", "errors", "metrics", "scoring", "store", "tables"},
+    "tables": {"disk", "errors", "ledger", "metrics", "states", "store"},
+    "run": {"backends", "errors", "metrics", "scoring", "scratch", "store", "tables"},
     "split": {"batch", "ledger", "metrics", "store", "tables"},
     "invalid": {"errors", "sources"},
     "scan": {
@@ -41,16 +43,15 @@ ALLOWED = {
         "tables",
     },
     "engine": {
-        "backends", "batch", "pipeline", "plan", "run", "scan", "scoring", "sources", "store",
+        "backends", "batch", "pipeline", "plan", "run", "scan", "scoring", "scratch", "sources",
+        "store",
     },
-    "shares": {
-        "batch", "errors", "invalid", "metrics", "scan", "split", "states", "store", "tables",
+    "told": {"errors", "sources"},  # sources: types of columns
+    "tracking": {
+        "backends", "batch", "errors", "invalid", "metrics", "run", "scan", "scoring", "scratch",
+        "sources", "split", "states", "store", "tables", "told",
     },
-    "tracked": {"batch", "errors", "scan", "scoring", "shares", "sources"},
-    "tracker": {
-        "backends", "batch", "errors", "metrics", "run", "scan", "scoring", "sources", "tracked",
-    },
-    "writer": {"errors", "scoring", "sources"},
+    "writer": {"errors", "scoring", "scratch", "sources", "told"},
     "explain": {"errors", "metrics", "run"},
     "render": {"errors", "explain", "metrics", "plan", "run"},
     "demo": {"errors"},

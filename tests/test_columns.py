@@ -524,7 +524,11 @@ def test_numbers_that_name_classes(four):
     names = np.array([30, 7, -1, 12])
     want = fastdiv.analyze(arrays(four))
     given = ["30", "7", "-1", "12"]
-    for encode in (lambda y: names[y], lambda y: names[y].astype(float)):
+    for encode in (
+        lambda y: names[y],
+        lambda y: names[y].astype(np.int32),
+        lambda y: names[y].astype(float),
+    ):
         source = {e: (r.x, encode(r.y), r.ids) for e, r in four.items()}
         run = fastdiv.analyze(source, class_names=given)
         assert column(run, "loss") == column(want, "loss")

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import multiprocessing
 import os
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -305,6 +307,36 @@ def test_temporary_files_go_when_the_run_goes(temporary, dump):
     gc.collect()
     assert list(temporary.iterdir()) == []
     assert len(samples.to_pylist()) == 40  # a table lives as long as it is held
+
+
+@pytest.mark.parametrize("how", ["os", "multiprocessing"])
+def test_a_fork_leaves_the_files_of_its_parent(temporary, dump, how):
+    """And takes its own with it, though a process of multiprocessing ends at once."""
+    run = fastdiv.analyze(arrays(dump))
+    wanted = fastdiv.analyze(arrays(dump)).samples
+
+    def work():
+        fastdiv.analyze(arrays(dump), threads=1)
+        kept = fastdiv.analyze(arrays(dump), threads=1)
+        run._scratch.remove()
+        run._scratch.remove(run._directory)
+        assert kept.epochs.num_rows == 3
+
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        if how == "multiprocessing":
+            process = multiprocessing.get_context("fork").Process(target=work)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        elif (pid := os.fork()) == 0:
+            run._scratch.remove()
+            os._exit(0)
+        else:
+            assert os.waitpid(pid, 0)[1] == 0
+    assert len(list(temporary.iterdir())) == 1
+    assert run.samples.equals(wanted)
 
 
 def test_nothing_temporary_is_left_of_a_saved_run(tmp_path, temporary, dump):

@@ -278,6 +278,36 @@ def test_rows_that_contradict_are_an_error_that_names_the_second(
     assert found.value.row == 70
 
 
+@every_loss
+@pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
+def test_rows_of_which_one_contradicts_leave_the_file_as_it_was(tmp_path, loss_dtype, order):
+    """Some rows are new, some agree to the bit or nearly, some come twice in one batch."""
+    store = create(tmp_path, loss_dtype)
+    file = store.epoch(0)
+    a, b = agreeing(100, loss_dtype)
+    put(file, slice(20, 60), take(a, np.arange(20, 60)))
+    put(file, slice(20, 30), take(b, np.arange(20, 30)))
+    before, highest = content(store, 0, 300), dict(file.highest)
+    assert highest
+    slots = np.concatenate([np.arange(100), np.arange(10, 90)])
+    both = Scores(*map(np.concatenate, zip(b.arrays(), take(a, slots[100:]).arrays(), strict=True)))
+    rows = np.arange(180)
+    if order != "forwards":
+        rows = rows[::-1] if order == "backwards" else np.random.default_rng(0).permutation(180)
+    for wrong in ([25], [30, 120], [110, 95, 40]):
+        bad = take(both, np.arange(180))
+        bad.predicted[wrong] += 1
+        with pytest.raises(Contradiction) as found:
+            put(file, slots[rows], take(bad, rows))
+        row = found.value.row
+        same = np.flatnonzero(slots[rows] == slots[rows][row])
+        assert set(rows[same]) & set(wrong), "another row was found"
+        assert content(store, 0, 300) == before
+        assert file.highest == highest
+    assert put(file, slots[rows], take(both, rows)) == 180 - 60
+    assert content(store, 0, 300) != before
+
+
 def test_another_label_contradicts_and_a_missing_one_does_not(tmp_path):
     file = create(tmp_path).epoch(0)
     a = plain(3, "f4")

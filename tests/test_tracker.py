@@ -2,9 +2,14 @@
 
 import copy
 import gc
+import multiprocessing
 import os
 import pickle
 import re
+import shutil
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations
 
@@ -14,8 +19,13 @@ import pytest
 from dumps import Rows, arrays, as_kind, as_list, assert_same, column, make, whole, write
 
 import fastdiv
-from fastdiv import tracker as tracker_module
+from fastdiv import scan as scan_module
+from fastdiv.scan import Scan
 from fastdiv.sources import layout
+from fastdiv.split import SplitScan
+from fastdiv.store import EpochFile
+from fastdiv.tables import History
+from fastdiv.tracking import updates as updates_module
 
 EPOCHS = (0, 3, 4)
 
@@ -240,13 +250,13 @@ def test_predictions_are_not_copied(monkeypatch, way):
         given = WAYS[way](x)
         x = given if way == "read-only" else x
     seen = []
-    score = tracker_module.score_batch
+    score = updates_module.score_batch
 
     def watched(kernels, batch, *arguments):
         seen.append(batch.predictions)
         return score(kernels, batch, *arguments)
 
-    monkeypatch.setattr(tracker_module, "score_batch", watched)
+    monkeypatch.setattr(updates_module, "score_batch", watched)
     fastdiv.Tracker(kind="logits").update(given, np.zeros(50, np.int32))
     assert [np.shares_memory(s, x) for s in seen] == [True]
 
@@ -347,7 +357,7 @@ def test_a_run_is_a_copy_and_the_tracker_goes_on(tmp_path):
         tracker.end_epoch(epoch)
         tracker.update(-rows.x[:20], rows.y[:20], rows.ids[:20] + 10**6)  # of an epoch under way
         runs.append(tracker.run())
-        tracker._tracked.forget_under_way()
+        tracker.drop_epoch()
     tracker.close()
     for i, run in enumerate(runs):
         wanted = fastdiv.analyze(arrays({e: dump[e] for e in EPOCHS[: i + 1]}), kind="logits")
@@ -416,6 +426,10 @@ def test_a_fork_leaves_the_files_of_its_parent(temporary):
         ({"kind": "logits", "backend": "gpu"}, "backend"),
         ({"kind": "logits", "threads": 0}, "threads"),
         ({"kind": "logits", "classes": 3, "class_names": "a,b"}, "2 class names for 3 classes"),
+        ({"kind": "logits", "classes": "3"}, "classes must be a whole number, not '3'"),
+        ({"kind": "logits", "classes": 0}, "classes must be at least 2, not 0"),
+        ({"kind": "logits", "split": 3}, "split must be a string, not 3"),
+        ({"kind": "logits", "rank": -1}, "rank must be at least 0"),
     ],
 )
 def test_arguments_that_are_refused(options, pattern):
@@ -439,6 +453,7 @@ x, y, ids = make(n=10)[0].arrays()
         ((x, y, ids.astype(str)), "update 1: its ids are strings, but integers before"),
         ((x, y, ids.astype("u8")), "update 1: its ids are unsigned 64-bit integers, but integers"),
         ((x, y, ids + 0.5), "update 1: ids must be integers or strings"),
+        ((x, y, ids > 50), "update 1: ids must be integers or strings, not bool"),
         ((x, y + 0.5, ids), "update 1"),
         ((x, y, pa.array([None, *ids.tolist()[1:]])), "update 1, row 0: the id"),
     ],
@@ -467,7 +482,8 @@ def test_a_contradiction_names_its_place():
     tracker.end_epoch(3)
     tracker.update(x, y, ids)
     tracker.update(x[:2], y[:2], ids[:2])  # agrees
-    with pytest.raises(fastdiv.DataError, match=rf"update 2, row 1: sample {ids[5]} is twice"):
+    pattern = rf'update 2, row 1: sample {ids[5]} is twice.* duplicates="first".* give no ids$'
+    with pytest.raises(fastdiv.DataError, match=pattern):
         tracker.update(np.stack([x[4], -x[5]]), y[4:6], ids[4:6])
     first = fastdiv.Tracker(kind="logits", duplicates="first")
     first.update(x, y, ids)
@@ -490,7 +506,7 @@ def test_invalid_rows_are_counted_or_with_strict_refused():
     assert (reason["n"], reason["first"]) == (1, ["epoch 5, update 1, row 1"])
     strict = fastdiv.Tracker(kind="logits", strict=True)
     strict.update(x[:3], y[:3], ids[:3])
-    with pytest.raises(fastdiv.DataError, match="update 1, row 1: NaN in the predictions"):
+    with pytest.raises(fastdiv.DataError, match=r"update 1, row 1: NaN in the pred.*out strict to"):
         strict.update(bad[3:6], y[3:6], ids[3:6])
     strict.update(x[3:], y[3:], ids[3:])
     strict.end_epoch()
@@ -500,12 +516,311 @@ def test_invalid_rows_are_counted_or_with_strict_refused():
 def test_an_epoch_of_another_kind_is_an_error_and_forgotten():
     tracker = fastdiv.Tracker(kind="probs")
     tracker.update(x, y, ids)
-    with pytest.raises(fastdiv.DataError, match="contradict the kind"):
+    with pytest.raises(fastdiv.DataError, match=r"contradict the kind .*give the right kind$"):
         tracker.end_epoch()
     probs = as_kind(make(n=10)[0], "probs")
     tracker.update(*probs.arrays())
     tracker.end_epoch()
     assert_same(tracker.run(), fastdiv.analyze(arrays({0: probs}), kind="probs"))
+
+
+# Whole or not at all --------------------------------------------------------------------------
+
+
+def state_of(tracker):
+    """Return all that a tracker holds, but for what time it took."""
+    state = tracker.state_dict()
+    return pickle.dumps({name: value for name, value in state.items() if name != "seconds"})
+
+
+@pytest.mark.parametrize("ids", [np.int64, np.str_])
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("why", ["contradiction", "label", "strict", "missing id"])
+def test_an_update_is_taken_whole_or_not_at_all(monkeypatch, why, pieces, ids):
+    dump = make((0, 1), n=30)
+    dump = {e: replace(r, ids=r.ids.astype(ids)) for e, r in dump.items()}
+    rows, before = dump[1], dump[0].take(slice(0, 25))
+    tracker, same = (fastdiv.Tracker(kind="logits", strict=why == "strict") for _ in range(2))
+    for one in (tracker, same):
+        one.update(before.x, np.where(np.arange(25) == 12, -1 if why != "strict" else 0, before.y),
+                   before.ids)  # fmt: skip
+        one.end_epoch()
+        one.update(*rows.take(slice(0, 10)).arrays())
+        one.update(rows.x[20:22], (rows.y[20:22] + 1) % 3, rows.ids[20:22])  # relabelled
+    bad = rows.take(np.r_[8:20, 22:30, 5])  # known ones, new ones, and at last one that is wrong
+    bad = Rows(bad.x.copy(), bad.y.copy(), bad.ids)
+    if why == "contradiction":
+        bad.x[-1] *= -3
+    elif why == "label":
+        bad.y[-1] = (bad.y[-1] + 1) % 3
+    elif why == "strict":
+        bad.x[-1] = np.nan
+    given = bad.ids
+    if why == "missing id":
+        given = pa.array([*bad.ids.tolist()[:-1], None])
+    if pieces > 1:
+        monkeypatch.setattr(layout, "BATCH_ROWS", 7)
+    wanted = state_of(same)
+    with pytest.raises(fastdiv.DataError, match="update 2, row 20"):
+        tracker.update(bad.x, bad.y, given)
+    for one in (tracker, same):
+        one.update(*rows.take(slice(22, 30)).arrays())
+        one.update(*rows.take(slice(10, 20)).arrays())
+    assert state_of(tracker) != wanted
+    tracker.end_epoch()
+    same.end_epoch()
+    assert_same(tracker.run(), same.run())
+    summaries = [one.run().summary for one in (tracker, same)]
+    for name in ("splits", "invalid", "infinite", "rows", "bytes"):
+        assert summaries[0][name] == summaries[1][name], name
+
+
+def test_a_first_update_that_is_refused_settles_nothing(temporary):
+    tracker = fastdiv.Tracker(kind="logits")
+    with pytest.raises(fastdiv.DataError, match="update 0, row 0"):
+        tracker.update(x[:, :2].astype("f8"), y, pa.array([None, *map(str, ids[1:])]))
+    assert repr(tracker) == "<fastdiv.Tracker logits: 0 epochs, 0 rows of the next>"
+    tracker.update(x, y, ids)
+    tracker.end_epoch()
+    assert_same(tracker.run(), fastdiv.analyze({0: (x, y, ids)}, kind="logits"))
+
+
+@pytest.mark.parametrize("scores", ["all", "rolling"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
+@pytest.mark.parametrize("at", ["absorb", "epoch_row", "class_rows", "pair_row", "last block"])
+def test_an_epoch_whose_end_is_interrupted_may_end_again(monkeypatch, at, error, scores):
+    dump = hard()
+    wanted = tracked(dump, scores=scores).run()
+    tracker = fastdiv.Tracker(kind="logits", scores=scores)
+    for epoch, rows in dump.items():
+        tracker.update(*rows.arrays())
+        if epoch == EPOCHS[0]:
+            tracker.end_epoch(epoch)
+            continue
+
+        def fail(*arguments, **options):
+            raise error
+
+        with monkeypatch.context() as patched:
+            if at == "absorb":
+                patched.setattr(Scan, "absorb", fail)
+            elif at == "last block":  # rows are there in part
+                held = SplitScan.held
+
+                def some(part, of, held=held):
+                    yield next(held(part, of))
+                    raise error
+
+                patched.setattr(SplitScan, "held", some)
+            else:
+                patched.setattr(scan_module, at, fail)
+            for _ in range(2):
+                with pytest.raises(error):
+                    tracker.end_epoch(epoch)
+        assert column(tracker.run(), "epoch") == list(EPOCHS[: EPOCHS.index(epoch)])
+        assert tracker.end_epoch(epoch).epoch == epoch
+    assert_same(tracker.run(), wanted)
+    assert tracker.run().summary["rows"] == wanted.summary["rows"]
+    assert tracker.run().summary["splits"] == wanted.summary["splits"]
+
+
+def test_rolling_records_that_were_interrupted_are_not_carried_on(monkeypatch):
+    tracker = tracked(hard(), scores="rolling")
+    tracker.update(*make(n=20, c=7)[0].arrays())
+    dynamics = tracker._said.kernels.dynamics
+    monkeypatch.setattr(History, "_keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        tracker.end_epoch()
+    monkeypatch.undo()
+    assert dynamics is tracker._said.kernels.dynamics
+    with pytest.raises(fastdiv.UsageError, match="records of the samples"):
+        tracker.end_epoch()
+
+
+def test_an_update_that_is_interrupted_must_be_dropped_with_its_epoch(monkeypatch):
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.update(x[:4], y[:4], ids[:4])
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochFile, "put", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.update(x[4:], y[4:], ids[4:])
+    calls = [tracker.end_epoch, tracker.state_dict, lambda: tracker.update(x[4:], y[4:], ids[4:]),
+             lambda: tracker.merge_state([])]  # fmt: skip
+    for call in calls:
+        with pytest.raises(fastdiv.UsageError, match=r"update 1 was interrupted.*drop_epoch"):
+            call()
+    tracker.drop_epoch()
+    tracker.update(x, y, ids)
+    tracker.end_epoch()
+    assert_same(tracker.run(), fastdiv.analyze({0: (x, y, ids)}, kind="logits"))
+
+
+def test_a_disk_that_is_full_in_an_update(monkeypatch):
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.update(x[:4], y[:4], ids[:4])
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    more = make(n=9000)[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        with pytest.raises(fastdiv.UsageError, match=r"No space left.*scores=\"rolling\""):
+            tracker.update(*more.arrays())
+    with pytest.raises(fastdiv.UsageError, match="update 1 was interrupted"):
+        tracker.end_epoch()
+    tracker.drop_epoch()
+    tracker.update(*more.arrays())
+    assert tracker.end_epoch().row["n"] == 9000
+
+
+def test_an_epoch_that_is_dropped():
+    dump = hard()
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.drop_epoch()
+    for epoch, rows in dump.items():
+        tracker.update(-rows.x[:50], rows.y[:50], rows.ids[:50] + 10**6)  # a sanity check
+        tracker.drop_epoch()
+        tracker.update(*rows.arrays())
+        tracker.end_epoch(epoch)
+    assert_same(tracker.run(), fastdiv.analyze(arrays(dump), kind="logits"))
+    with pytest.raises(fastdiv.UsageError, match=r"epoch 4 comes after epoch 4.*drop_epoch\(\)"):
+        tracker.end_epoch(4)
+
+
+def test_a_first_epoch_that_is_dropped_settles_nothing():
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.update(x[:, :2].astype("f8"), np.zeros(10, int))
+    tracker.drop_epoch()
+    tracker.update(x, y, ids)
+    tracker.end_epoch()
+    assert_same(tracker.run(), fastdiv.analyze({0: (x, y, ids)}, kind="logits"))
+
+
+def test_a_tracker_that_is_closed():
+    tracker = tracked(hard())
+    tracker.close()
+    tracker.close()
+    assert repr(tracker) == "<fastdiv.Tracker logits: closed>"
+    calls = [lambda: tracker.update(x, y, ids), tracker.end_epoch, tracker.run, tracker.reset,
+             tracker.drop_epoch, tracker.state_dict, lambda: tracker.merge_state([]),
+             lambda: tracker.load_state_dict({}), lambda: pickle.dumps(tracker)]  # fmt: skip
+    for call in calls:
+        with pytest.raises(fastdiv.UsageError, match="the tracker is closed"):
+            call()
+    with pytest.raises(fastdiv.UsageError, match="the tracker is closed"):
+        fastdiv.Tracker(kind="logits").merge_state(tracker)
+
+
+# Threads and processes ------------------------------------------------------------------------
+
+
+def test_threads_take_turns():
+    dump = make((0, 1), n=400)
+    tracker = fastdiv.Tracker(kind="logits")
+    for epoch, rows in dump.items():
+        with ThreadPoolExecutor(4) as pool:
+            done = [
+                pool.submit(tracker.update, *rows.take(slice(i, i + 5)).arrays())
+                for i in range(0, 400, 5)
+            ]
+            seen = [pool.submit(tracker.state_dict) for _ in range(3)]
+            for future in done + seen:
+                future.result()
+        tracker.end_epoch(epoch)
+    assert_same(tracker.run(), fastdiv.analyze(arrays(dump), kind="logits"))
+    assert tracker.run().summary["rows"] == 800
+
+
+def test_trackers_that_merge_each_other_at_once():
+    rows = make(n=40)[0]
+    a, b = ranks()[:2]
+    a.update(*rows.take(slice(0, 20)).arrays())
+    b.update(*rows.take(slice(20, 40)).arrays())
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            both = [pool.submit(a.merge_state, b), pool.submit(b.merge_state, a)]
+            for future in both:
+                future.result(timeout=60)
+    assert [t.end_epoch().row["n"] for t in (a, b)] == [40, 40]
+
+
+def in_forks(work, n=3):
+    """Return what `work(i)` returns in forked processes, which end as those of DataLoaders do."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    processes = [context.Process(target=lambda i=i: queue.put(work(i))) for i in range(n)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        for process in processes:
+            process.start()
+    results = [queue.get(timeout=60) for _ in range(n)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * n
+    return results
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+@pytest.mark.parametrize("ended", [True, False])
+def test_forked_processes_that_update(temporary, ended, with_ids):
+    """Rows of each count, whether or not there were files before the fork; and nothing is left."""
+    dump = make((0, 1), n=90)
+    tracker = fastdiv.Tracker(kind="logits", rank=0)
+    if ended:
+        tracker.update(*(dump[0].arrays()[: 2 + with_ids]))
+        tracker.end_epoch(0)
+
+    def work(i):
+        mine = tracker
+        if not with_ids:  # each needs a rank
+            mine = fastdiv.Tracker(kind="logits", rank=i)
+            mine.load_state_dict(tracker.state_dict())
+        for start in (0, 15):
+            part = dump[1].take(slice(30 * i + start, 30 * i + start + 15))
+            mine.update(*part.arrays()[: 2 + with_ids])
+        if i == 2:
+            mine.drop_epoch()
+            mine.update(*dump[1].take(slice(60, 90)).arrays()[: 2 + with_ids])
+        return mine.state_dict(ended=False)
+
+    tracker.merge_state(in_forks(work))
+    tracker.end_epoch(1)
+    wanted = {e: rows.arrays()[: 2 + with_ids] for e, rows in dump.items() if ended or e}
+    assert_same(tracker.run(), fastdiv.analyze(wanted, kind="logits"))
+    gc.collect()
+    assert len(list(temporary.iterdir())) == 1
+
+
+def test_a_fork_with_an_epoch_under_way(temporary):
+    dump = make((0, 1), n=60)
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.update(*dump[0].arrays())
+    tracker.end_epoch()
+    tracker.update(*dump[1].take(slice(0, 30)).arrays())
+
+    def work(_):
+        try:
+            tracker.update(*dump[1].arrays())
+        except fastdiv.UsageError as error:
+            said = str(error)
+        tracker.drop_epoch()
+        tracker.update(*dump[1].arrays())
+        tracker.end_epoch()
+        runs = column(tracker.run(), "n")
+        tracker.reset()
+        return said, runs
+
+    for said, runs in in_forks(work):
+        assert "forked while an epoch was under way" in said
+        assert runs == [60, 60]
+    tracker.update(*dump[1].take(slice(30, 60)).arrays())
+    tracker.end_epoch()
+    assert_same(tracker.run(), fastdiv.analyze(arrays(dump), kind="logits"))
 
 
 # Ranks ----------------------------------------------------------------------------------------
@@ -522,7 +837,7 @@ def shares(rows, seed):
 
 
 def ranks(**options):
-    return [fastdiv.Tracker(kind="logits", **options) for _ in range(WORLD)]
+    return [fastdiv.Tracker(kind="logits", rank=rank, **options) for rank in range(WORLD)]
 
 
 def gather(trackers, **options):
@@ -616,15 +931,55 @@ def test_without_ids_samples_of_others_come_after():
     for epoch, rows in dump.items():
         for part, tracker in zip(np.array_split(np.arange(90), WORLD), trackers, strict=True):
             tracker.update(rows.x[part], rows.y[part])
-        states = gather(trackers)
-        for _ in range(2):  # once more changes nothing
-            trackers[0].merge_state(states)
-        trackers[0].end_epoch(epoch)
-        for tracker in trackers[1:]:
-            tracker.reset()
+        # They arrive in any order, other ones each time, and each rank has its own first.
+        states = [
+            gather(trackers, ended=False)[i] for i in np.random.default_rng(epoch).permutation(5)
+        ]
+        for tracker in (trackers[0], trackers[3]):
+            for _ in range(2):  # once more changes nothing
+                tracker.merge_state(states)
+            tracker.end_epoch(epoch)
+        for rank in (1, 2, 4):
+            trackers[rank].reset()
     wanted = fastdiv.analyze({e: (r.x, r.y) for e, r in dump.items()}, kind="logits")
-    assert_same(trackers[0].run(), wanted)
-    assert trackers[0].run().summary["rows"] == 270
+    for tracker in (trackers[0], trackers[3]):
+        assert_same(tracker.run(), wanted)
+        assert tracker.run().summary["rows"] == 270
+
+
+def test_without_ids_and_ranks_states_are_not_merged():
+    rows = make(n=40)[0]
+    halves = [(rows.x[:20], rows.y[:20]), (rows.x[20:], rows.y[20:])]
+    for numbers, pattern in [
+        ((None, None), r"merged state 0: .*give ids to update, or each.*rank=0"),
+        ((0, None), r"merged state 0: .*give ids to update"),
+        ((2, 2), "merged state 0: rows of rank 2 and rank 2 have no order"),
+    ]:
+        a, b = (fastdiv.Tracker(kind="logits", rank=rank) for rank in numbers)
+        for tracker, half in zip((a, b), halves, strict=True):
+            tracker.update(*half)
+        for other in (b, b.state_dict()):
+            with pytest.raises(fastdiv.UsageError, match=pattern):
+                a.merge_state(other)
+        assert a.end_epoch().row["n"] == 20
+    a, b, c = ranks()[:3]
+    for tracker, half in zip((a, b, c), [*halves, halves[0]], strict=True):
+        tracker.update(*half)
+    a.merge_state(c)
+    with pytest.raises(fastdiv.UsageError, match="in one call"):
+        a.merge_state(b)
+
+
+def test_ended_epochs_of_ranks_without_ids():
+    dump = make(n=90)
+    trackers = ranks()
+    for epoch, rows in dump.items():
+        for part, tracker in zip(np.array_split(np.arange(90), WORLD), trackers, strict=True):
+            tracker.update(rows.x[part], rows.y[part])
+            tracker.end_epoch(epoch)
+    trackers[2].merge_state(gather(trackers)[::-1])
+    wanted = fastdiv.analyze({e: (r.x, r.y) for e, r in dump.items()}, kind="logits")
+    assert_same(trackers[2].run(), wanted)
 
 
 def test_without_ids_it_must_be_told_what_is_new():
@@ -632,11 +987,13 @@ def test_without_ids_it_must_be_told_what_is_new():
     a, b = ranks()[:2]
     b.update(rows.x[:10], rows.y[:10])
     early = b.state_dict()
+    a.update(rows.x[20:], rows.y[20:])
     a.merge_state(early)
     b.update(rows.x[10:20], rows.y[10:20])
     with pytest.raises(fastdiv.UsageError, match="only ids would tell"):
         a.merge_state(b)
-    a.update(rows.x[20:], rows.y[20:])
+    with pytest.raises(fastdiv.UsageError, match="update first, merge then"):
+        a.update(rows.x[20:], rows.y[20:])
     assert a.end_epoch().row["n"] == 30
     a.merge_state(early)  # is part of an epoch that has ended
     with pytest.raises(fastdiv.UsageError, match="of an epoch that has ended here"):
@@ -661,15 +1018,19 @@ def test_ranks_loaded_from_one_checkpoint_are_told_apart():
     assert column(both[0].run(), "n") == [5, 20]
 
 
+def rows_of(state):
+    return pickle.dumps([state["under_way"], state["ended"], state["updates"], state["facts"]])
+
+
 def test_ranks_that_contradict_each_other():
     a, b = ranks()[:2]
     a.update(x, y, ids)
     b.update(np.concatenate([x[:4], -x[4:]]), y, ids)
-    kept = pickle.dumps(a._tracked.under_way.pack())
+    kept = rows_of(a.state_dict())
     for other in (b, b.state_dict(), [a, b]):
         with pytest.raises(fastdiv.DataError, match=rf"merged state \d: sample {ids[4]} is twice"):
             a.merge_state(other)
-    assert pickle.dumps(a._tracked.under_way.pack()) == kept
+    assert rows_of(a.state_dict()) == kept
     first = fastdiv.Tracker(kind="logits", duplicates="first")
     first.update(x, y, ids)
     other = fastdiv.Tracker(kind="logits", duplicates="first")
@@ -761,6 +1122,58 @@ def test_rolling_scores_take_in_no_epoch_that_has_ended():
         a.merge_state(b)
     a.merge_state(b.state_dict(ended=False))
     assert column(a.run(), "n") == [5]
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_a_state_that_has_grown_is_counted_once(with_ids):
+    """Whether it comes as a state or as a tracker, each row and each invalid one counts once."""
+    bad = x.copy()
+    bad[[0, 7]] = np.nan
+    bad[8, y[8]] = -np.inf
+    for as_state in (True, False):
+        a, b = ranks()[:2]
+        if not with_ids:
+            b.update(bad[:5], y[:5])
+            b.merge_state([b.state_dict(), b])
+            a.merge_state([b, b.state_dict()])
+            assert a.end_epoch().row["n"] == 5
+            continue
+        b.update(bad[:5], y[:5], ids[:5])
+        a.merge_state(b.state_dict() if as_state else b)
+        b.update(bad[3:], y[3:], ids[3:])
+        for _ in range(2):
+            a.merge_state(b.state_dict() if as_state else b)
+        a.end_epoch()
+        b.end_epoch()
+        assert_same(a.run(), b.run())
+        summary = a.run().summary
+        assert summary["rows"] == 12
+        assert summary["splits"][0]["n_duplicates"] == 2
+        assert (summary["invalid"]["n"], summary["infinite"]["n"]) == (2, 1)
+        assert summary["bytes"] == b.run().summary["bytes"]
+
+
+@pytest.mark.parametrize("how", ["same", "near", "both"])
+def test_padding_counts_once_however_large(how):
+    """Of agreeing rows the same one is kept whatever comes first, to the bit."""
+    rows = make(n=3000)[0]
+    near = Rows(rows.x + np.float32(1e-7) * (how != "same"), rows.y, rows.ids)
+    outcomes = []
+    for order in permutations((rows, near)):
+        a, b = ranks()[:2]
+        first, second = order
+        if how == "both":
+            first = Rows(
+                *(np.concatenate(c) for c in zip(first.arrays(), rows.arrays(), strict=True))
+            )
+        a.update(*first.arrays())
+        b.update(*second.shuffled().arrays())
+        a.merge_state(b.state_dict())
+        a.end_epoch()
+        outcomes.append(a.run())
+        n = len(first) + len(second) - 3000
+        assert a.run().summary["splits"][0]["n_duplicates"] == n
+    assert_same(*outcomes)
 
 
 # States ---------------------------------------------------------------------------------------
@@ -857,4 +1270,163 @@ def test_states_that_are_refused_leave_the_tracker_as_it_was(temporary, state):
             tracker.merge_state(state)
     gc.collect()
     assert len(list(temporary.iterdir())) == 1
+    assert_same(tracker.run(), tracked(hard()).run())
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t)), "load"],
+                         ids=["deepcopy", "pickle", "load"])  # fmt: skip
+def test_a_state_of_bfloat16(way):
+    torch = pytest.importorskip("torch")
+    dump = make(n=40)
+    tracker, same, third = (fastdiv.Tracker(kind="logits") for _ in range(3))
+    for rows in dump.values():
+        given = [
+            (torch.from_numpy(part.x).bfloat16(), part.y, part.ids)
+            for part in (rows.take(slice(0, 30)), rows.take(slice(30, 40)))
+        ]
+        for i, part in enumerate(given):
+            same.update(*part)
+            (third if i else tracker).update(*part)
+            if way == "load":
+                other = fastdiv.Tracker(kind="logits")
+                other.load_state_dict(tracker.state_dict())
+                tracker = other
+            else:
+                tracker = way(tracker)
+        tracker.merge_state(third.state_dict(ended=False))
+        third.reset()
+        assert tracker.end_epoch().row == same.end_epoch().row
+    assert_same(tracker.run(), same.run())
+    assert tracker.run().summary["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("step", [1, 7, 60])
+def test_class_names_that_are_numbers(step):
+    """They are what labels are, whatever the first rows hold, and after loading a state."""
+    dump = make((0, 1), n=60)
+    tracker = fastdiv.Tracker(kind="logits", class_names="1,2,3")
+    wanted = fastdiv.analyze(arrays(dump), kind="logits")
+    for rows in dump.values():
+        for start in range(0, 60, step):
+            part = rows.take(slice(start, start + step))
+            tracker.update(part.x, part.y.astype(np.int64) + 1, part.ids)
+            other = fastdiv.Tracker(kind="logits", class_names="1,2,3")
+            if start % 2:
+                other.load_state_dict(tracker.state_dict())
+            else:
+                other.merge_state(tracker)
+            tracker = other
+        tracker.end_epoch()
+    run = tracker.run()
+    assert run.epochs.equals(wanted.epochs)
+    assert run.transitions.equals(wanted.transitions)
+    assert run.summary["rows"] == 120
+
+
+@pytest.mark.parametrize("step", [1, 3, 10])
+@pytest.mark.parametrize(
+    ("labels", "pattern"),
+    [
+        (y + 1, "labels go from 1 to 3, but 3 classes are counted from 0"),
+        (np.ones((10, 3), np.int64), "lists of several classes"),
+        (pa.array([[0.5, 0.5, 0.0]] * 10), "lists of several classes"),
+    ],
+    ids=["from 1", "several", "shares"],
+)
+def test_labels_that_are_taken_for_something_else(labels, pattern, step):
+    tracker = fastdiv.Tracker(kind="logits")
+    for start in range(0, 10, step):
+        tracker.update(*(a[start : start + step] for a in (x, labels, ids)))
+    with pytest.raises(fastdiv.DataError, match=pattern):
+        tracker.end_epoch()
+    with pytest.raises(fastdiv.UsageError, match="no row came"):
+        tracker.end_epoch()
+
+
+def test_labels_that_are_missing_or_of_no_class_are_no_error():
+    tracker = fastdiv.Tracker(kind="logits", class_names="a,b,c")
+    tracker.update(x, pa.array([None, *"bcbcbcbc", "?"]), ids)
+    assert tracker.end_epoch().row["n_invalid"] == 2
+    with pytest.raises(fastdiv.UsageError, match=r"update 0: labels are strings.*class_names"):
+        fastdiv.Tracker(kind="logits").update(x, np.array(list("abcabcabca")), ids)
+
+
+def test_lists_of_which_the_first_are_null():
+    nulls = pa.array([None] * 10, pa.list_(pa.float32()))
+    lists = pa.array(x.tolist(), pa.list_(pa.float32()))
+    with pytest.raises(fastdiv.UsageError, match=r"update 0: no row has predictions.*classes"):
+        fastdiv.Tracker(kind="logits").update(nulls, y, ids)
+    with pytest.raises(fastdiv.UsageError, match="update 0: predictions of 1 class"):
+        fastdiv.Tracker(kind="logits").update(pa.array([[1.0]]), [0])
+    tracker = fastdiv.Tracker(kind="logits", classes=3)
+    tracker.update(nulls, y, ids + 1000)
+    tracker.update(lists, y, ids)
+    tracker.update(lists, y, ids + 2000)
+    assert tracker.end_epoch().row["n_invalid"] == 10
+    uneven = pa.array([[1.0], *x.tolist()], pa.list_(pa.float32()))
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.update(uneven, [0, *y], [-1, *ids])
+    assert repr(tracker).startswith("<fastdiv.Tracker logits, 3 classes")
+    assert tracker.end_epoch().row["n_invalid"] == 1
+
+
+def without(state, *names):
+    return {name: value for name, value in state.items() if name not in names}
+
+
+def test_states_that_lack_something_leave_the_tracker_as_it_was():
+    tracker = tracked(hard())
+    state = tracker.state_dict()
+    damaged = [without(state, name) for name in state if name != "fastdiv_tracker"]
+    for slots in ([10**6], [-1]):
+        entry = dict(state["ended"]["epochs"][0])
+        scores = pa.ipc.open_stream(entry["scores"]).read_all()
+        at = scores.column_names.index("slot")
+        values = scores.column("slot").to_pylist()
+        values[-len(slots) :] = slots
+        scores = scores.set_column(at, "slot", pa.array(values, pa.int32()))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, scores.schema) as writer:
+            writer.write_table(scores)
+        entry["scores"] = bytes(sink.getvalue())
+        epochs = [entry, *state["ended"]["epochs"][1:]]
+        damaged.append({**state, "ended": {**state["ended"], "epochs": epochs}})
+    damaged.append({**state, "facts": {**state["facts"], "classes": "7"}})
+    for one in damaged:
+        fresh = fastdiv.Tracker(kind="logits")
+        with pytest.raises(fastdiv.UsageError, match="state is not of a"):
+            fresh.load_state_dict(one)
+    assert_same(tracker.run(), tracked(hard()).run())
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**30])
+def test_numbers_of_epochs_that_64_bits_do_not_hold(number):
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.update(x, y, ids)
+    with pytest.raises(fastdiv.UsageError, match="epoch must be"):
+        tracker.end_epoch(number)
+    assert tracker.end_epoch().epoch == 0
+
+
+@pytest.mark.parametrize("other", [None, 3])
+def test_what_is_no_state_is_not_merged(other):
+    with pytest.raises(fastdiv.UsageError, match="merge_state takes trackers"):
+        fastdiv.Tracker(kind="logits").merge_state(other)
+
+
+def test_no_room_for_temporary_files(monkeypatch, tmp_path):
+    tracker = tracked(hard())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    for call in (tracker.run, lambda: fastdiv.Tracker(kind="logits").update(x, y, ids)):
+        with pytest.raises(fastdiv.UsageError, match=r"no temporary directory.*TMPDIR"):
+            call()
+    monkeypatch.undo()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(fastdiv.UsageError, match=r"cannot be written.*No space left"):
+        tracker.run()
+    monkeypatch.undo()
     assert_same(tracker.run(), tracked(hard()).run())

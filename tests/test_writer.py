@@ -1,8 +1,10 @@
 """PredictionWriter: batches become a dump that is read with no options, whole or not at all."""
 
+import copy
 import gc
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -288,9 +290,15 @@ def test_a_fork_leaves_the_file_of_its_parent(tmp_path):
     writer.write(*rows.arrays())
     pid = os.fork()
     if pid == 0:
-        writer._forget()
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+        refused = 0
+        for call in (lambda: writer.write(*rows.arrays()), writer.close):
+            try:
+                call()
+            except fastdiv.UsageError as error:
+                refused += "was forked from" in str(error)
+        writer.abandon()
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     writer.close()
     assert_same(fastdiv.analyze(tmp_path), fastdiv.analyze({0: rows.arrays()}, kind="logits"))
 
@@ -342,6 +350,9 @@ def test_a_disk_that_cannot_be_written(tmp_path, monkeypatch):
         ({"kind": "auto"}, "kind must be"),
         ({"kind": "logits", "classes": 3, "class_names": "a,b"}, "2 class names for 3 classes"),
         ({"kind": "logits", "row_group_bytes": 0}, "row_group_bytes"),
+        ({"kind": "logits", "row_group_bytes": 1e6}, "row_group_bytes must be a whole number"),
+        ({"kind": "logits", "classes": "3"}, "classes must be a whole number, not '3'"),
+        ({"kind": "logits", "classes": 0}, "classes must be at least 2, not 0"),
         ({"kind": "logits", "compression": "rar"}, "compression must be .*, not 'rar'"),
         ({"kind": "logits", "path": "a.csv"}, r"must end in \.parquet"),
     ],
@@ -368,7 +379,9 @@ x, y, ids = make(n=10)[0].arrays()
         ((x, y, ids), {"epoch": None}, "epoch in some batches only: this batch has none"),
         ((x, y, ids), {"split": "val"}, "split in some batches only: batches before it"),
         ((x, y, ids), {"split": 3}, "split must be a string"),
-        ((x, y, ids), {"epoch": 1.5}, "epoch must be an integer"),
+        ((x, y, ids), {"epoch": 2**63}, r"epoch must be below 2\*\*63"),
+        ((x, y, ids > 50), {}, "ids must be integers or strings, not bool"),
+        ((x, y, ids), {"epoch": 1.5}, "epoch must be a whole number"),
         ((x, y[:4], ids), {}, r"labels must have shape \(10,\)"),
         ((as_list(x).to_pylist(), y, ids), {}, "logits is .*double"),
         ((pa.array([[1.0, 2.0, 3.0], [1.0]], pa.list_(pa.float32())), y[:2], ids[:2]), {},
@@ -415,3 +428,53 @@ def test_relative_paths_outlive_a_change_of_directory(tmp_path, monkeypatch):
     writer.close()
     assert (tmp_path / "a.parquet").is_file()
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_first_batches_that_do_not_tell_the_classes(tmp_path):
+    empty = pa.array([], pa.list_(pa.float32()))
+    lists = pa.array(x.tolist(), pa.list_(pa.float32()))
+    nulls = pa.array([None] * 10, pa.list_(pa.float32()))
+    with fastdiv.PredictionWriter(tmp_path / "a.parquet", kind="logits") as writer:
+        writer.write(empty, y[:0], ids[:0])
+        with pytest.raises(fastdiv.UsageError, match=r"batch 0: no row has predictions.*classes"):
+            writer.write(nulls, y, ids)
+        writer.write(lists, y, ids)
+        writer.write(nulls, y, ids + 1000)
+    with fastdiv.PredictionWriter(tmp_path / "b.parquet", kind="logits", classes=3) as writer:
+        writer.write(nulls, y, ids + 1000)
+        writer.write(lists, y, ids)
+    for name in "ab":
+        run = fastdiv.analyze(tmp_path / f"{name}.parquet")
+        assert column(run, "n_invalid") == [10]
+        assert column(run, "n") == [20]
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_interrupt_that_is_swallowed_leaves_no_file(tmp_path, monkeypatch, written):
+    """Whether the row group that was written then is in the file cannot be told."""
+    writer = fastdiv.PredictionWriter(tmp_path / "a.parquet", kind="logits", row_group_bytes=280)
+    writer.write(x, y, ids)
+    write_table = pq.ParquetWriter.write_table
+
+    def interrupted(*arguments, **options):
+        if written:
+            write_table(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(x, y, ids)
+    monkeypatch.undo()
+    with pytest.raises(fastdiv.UsageError, match="is closed"):
+        writer.write(x, y, ids)
+    writer.close()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_writer_is_not_copied(tmp_path, way):
+    with fastdiv.PredictionWriter(tmp_path / "a.parquet", kind="logits") as writer:
+        writer.write(x, y, ids)
+        with pytest.raises(fastdiv.UsageError, match=r"cannot be copied .*a\.parquet"):
+            way(writer)
+    assert_same(fastdiv.analyze(tmp_path), fastdiv.analyze({0: (x, y, ids)}, kind="logits"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -103,8 +105,9 @@ def _column(values: Any, what: str) -> pa.Array:
     if (column := _arrow(values)) is not None:
         return column
     array, _ = as_array(values, what)
-    if array.dtype.kind == "O":
-        array = array.astype(str) if all(isinstance(v, str) for v in array.ravel()) else array
+    if array.dtype.kind == "O" and what != "predictions":
+        kinds = (str, os.PathLike, uuid.UUID)
+        array = array.astype(str) if all(isinstance(v, kinds) for v in array.ravel()) else array
     try:
         return as_column(array)
     except UsageError:

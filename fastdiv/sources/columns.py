@@ -6,7 +6,6 @@ samples are flat here: nested columns stand beside the others, named by their pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -28,7 +27,14 @@ from fastdiv.sources.found import Found
 from fastdiv.sources.labels import label_texts
 from fastdiv.sources.layout import DTYPES, Asked, Layout
 from fastdiv.sources.metadata import Said, said_by
-from fastdiv.sources.naming import EPOCH_KEYS, SPLIT_KEYS, bare, missing
+from fastdiv.sources.naming import (
+    EPOCH_KEYS,
+    INTEGER,
+    SPLIT_KEYS,
+    bare,
+    missing,
+    numbers_of,
+)
 from fastdiv.sources.predictions import (
     find_predictions,
     may_hold_predictions,
@@ -47,7 +53,6 @@ ID_NAMES = (
 )  # fmt: skip
 EPOCH_NAMES = tuple(sorted(EPOCH_KEYS - {"version"}, key=lambda name: (name != "epoch", name)))
 SPLIT_NAMES = tuple(sorted(SPLIT_KEYS, key=lambda name: (name != "split", name)))
-INTEGER = re.compile(r"-?\d{1,18}")
 CLEARLY_IDS = ID_NAMES[:8]
 
 
@@ -152,8 +157,8 @@ def _values_of(
     """Return the numbers that class names are, where labels are these and no indices."""
     if not is_number(type_) or found.positive is not None:
         return None
-    if names is not None and all(INTEGER.fullmatch(name) for name in names):
-        return tuple(map(int, names))
+    if (values := numbers_of(names)) is not None:
+        return values
     numbers = [int(text) for text in label_texts(sample, label) if INTEGER.fullmatch(text)]
     if numbers and min(numbers) >= 1 and max(numbers) == found.classes:
         every = ",".join(str(i + 1) for i in range(min(found.classes, 3)))

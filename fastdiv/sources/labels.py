@@ -40,7 +40,7 @@ def _class_indices(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDA
         column = column.cast(pa.int8())
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
-    if column.type == pa.int32() and not column.null_count:
+    if column.type == pa.int32() and not column.null_count and layout.label_values is None:
         return np.asarray(column.to_numpy())
     labels = (pc.fill_null(column, 0) if column.null_count else column).to_numpy()
     if labels.dtype.kind == "f":

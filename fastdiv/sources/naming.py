@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 
 import pyarrow as pa
 
+INTEGER = re.compile(r"-?\d{1,18}")
 EPOCH_WORDS = "epoch|step|checkpoint|ckpt|iteration|iter"
 EPOCH_KEYS = frozenset(EPOCH_WORDS.split("|")) | {"global_step", "version"}
 SPLIT_KEYS = frozenset({"split", "subset", "partition", "phase"})
+
+
+def numbers_of(names: Iterable[str] | None) -> tuple[int, ...] | None:
+    """Return the numbers that class names are, if all are whole numbers: labels are then these."""
+    names = list(names or ())
+    return tuple(map(int, names)) if names and all(map(INTEGER.fullmatch, names)) else None
 
 
 def bare(name: str) -> str:

@@ -2,80 +2,33 @@
 
 from __future__ import annotations
 
-import math
-import operator
-import shutil
-import tempfile
+import os
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self
 
+import pyarrow as pa
+
 from fastdiv.backends import resolve
-from fastdiv.batch import Batch, Chunk, Scores
-from fastdiv.errors import DataError, UsageError
+from fastdiv.errors import DataError, FastdivError, UsageError
 from fastdiv.metrics import EPOCH_METRICS, TRANSITION_METRICS, table
 from fastdiv.run import Run
 from fastdiv.scan import Options
-from fastdiv.scoring import kind_of, score_batch, usable_threads
+from fastdiv.scoring import kind_of, usable_threads
+from fastdiv.scratch import remove, temporary_directory
 from fastdiv.sources import parse_class_names
-from fastdiv.sources.arrays import as_record_batch
-from fastdiv.sources.decode import decode
-from fastdiv.tracked import UNDER_WAY, Said, Tracked, place
+from fastdiv.sources.arrays import LABELS, as_record_batch
+from fastdiv.told import class_count, in_python, whole_number
+from fastdiv.tracking.layout import kind_of_labels
+from fastdiv.tracking.result import EpochResult
+from fastdiv.tracking.state import pack, unpack
+from fastdiv.tracking.tracked import Tracked
+from fastdiv.tracking.updates import UNDER_WAY, Said, score_update
 
-
-@dataclass(frozen=True, slots=True, repr=False)
-class EpochResult:
-    """What `Tracker.end_epoch` says of an epoch; its `repr` is one line.
-
-    Attributes
-    ----------
-    epoch : int
-    row : dict
-        The epoch's row of `Run.epochs`.
-    transition : dict or None
-        The row of `Run.transitions` from the epoch that ended before; None for the first.
-    before : dict or None
-        That epoch's row of `Run.epochs`.
-    """
-
-    epoch: int
-    row: dict[str, Any]
-    transition: dict[str, Any] | None
-    before: dict[str, Any] | None
-
-    @property
-    def loss(self) -> float:
-        """The mean loss in nats; NaN where no sample is valid."""
-        return _number(self.row["loss"])
-
-    @property
-    def accuracy(self) -> float:
-        """The share of valid samples that are right; NaN where none is valid."""
-        return _number(self.row["accuracy"])
-
-    def __repr__(self) -> str:
-        split = f"{self.row['split']}, " if self.row["split"] is not None else ""
-        values = []
-        for name in ("loss", "accuracy"):
-            value = _number(self.row[name])
-            change = value - _number(self.before[name]) if self.before else math.nan
-            more = f" ({change:+.4f})" if math.isfinite(change) else ""
-            values.append(f"{name} {value:.4f}{more}")
-        line = f"{split}epoch {self.epoch}: {', '.join(values)}; "
-        if self.transition is None:
-            line += f"{self.row['n']:,} samples"
-        else:
-            wrong, right, n = (self.transition[name] for name in ("rw", "wr", "n"))
-            line += f"{wrong:,} right→wrong, {right:,} wrong→right of {n:,}"
-        invalid = self.row["n_invalid"]
-        return line + (f"; {invalid:,} invalid" if invalid else "")
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+__all__ = ["EpochResult", "Tracker"]
 
 
 class Tracker:
@@ -107,6 +60,10 @@ class Tracker:
     threads : int, optional
         For updates larger than 4 MB. Default: the processors this process may run on. Does not
         change a bit of the result.
+    rank : int, optional
+        Number of this process among those whose states are merged. Only needed without ids, where
+        samples are what comes at the same place in each epoch: the rows of ranks are then put in
+        their order. Padding cannot be told without ids: it counts twice.
 
     Examples
     --------
@@ -141,25 +98,47 @@ class Tracker:
         strict: bool = False,
         backend: str = "auto",
         threads: int | None = None,
+        rank: int | None = None,
     ) -> None:
         kind_of(kind)
         names = parse_class_names(class_names)
-        if names is not None and classes is not None and classes != len(names):
-            raise UsageError(f"{len(names)} class names for {classes} classes")
+        self._classes = class_count(classes, names)
+        if split is not None and not isinstance(split, str):
+            raise UsageError(f"split must be a string, not {split!r}")
+        rank = None if rank is None else whole_number(rank, "rank", 0)
         self._arguments: dict[str, Any] = {
             "kind": kind, "classes": classes, "class_names": names, "split": split,
             "scores": scores, "duplicates": duplicates, "clip": clip, "strict": strict,
-            "backend": backend, "threads": threads,
+            "backend": backend, "threads": threads, "rank": rank,
         }  # fmt: skip
         options = Options(duplicates, scores, clip, strict)
         threads = usable_threads(threads)
-        self._said = Said(kind, names, split, options, resolve(backend), threads)
-        self._tracked = self._nothing()
-        self._seconds = 0.0
+        self._said = Said(kind, names, split, options, resolve(backend), threads, rank)
+        self._lock, self._process = RLock(), os.getpid()
+        self._closed = False
+        self._begin(self._nothing())
 
     def _nothing(self) -> Tracked:
-        names = self._said.class_names
-        return Tracked(self._said, self._arguments["classes"] if names is None else len(names))
+        return Tracked(self._said, self._classes)
+
+    def _begin(self, tracked: Tracked, seconds: float = 0.0) -> None:
+        self._tracked = tracked
+        self._seconds = seconds
+        self._schema: pa.Schema | None = None  # of the last update
+
+    @contextmanager
+    def _alone(self) -> Iterator[Tracked]:
+        """Keep other threads out, and word errors for those who call it."""
+        if self._process != os.getpid():  # a thread of the parent may have held the lock
+            self._lock, self._process = RLock(), os.getpid()
+        with self._lock:
+            if self._closed:
+                raise UsageError("the tracker is closed: make another Tracker")
+            try:
+                yield self._tracked
+            except FastdivError as error:
+                error.args = (in_python(str(error)),)
+                raise
 
     # -- batches and epochs ----------------------------------------------------------------
 
@@ -181,34 +160,27 @@ class Tracker:
         UsageError
             Where shapes or dtypes do not fit, or are not those of the updates before.
         DataError
-            Where an id is missing, or a sample comes twice in an epoch and its rows disagree: the
-            rows before it count. With `strict`, where a row is invalid: no row counts.
+            Where an id is missing, or a sample comes twice in an epoch and its rows disagree; with
+            `strict`, where a row is invalid. Either way no row of the update counts.
         """
+        with self._alone() as tracked:
+            tracked.own()
+            self._update(tracked, predictions, labels, ids)
+
+    def _update(self, tracked: Tracked, predictions: Any, labels: Any, ids: Any) -> None:
         started = time.perf_counter()
-        tracked, said = self._tracked, self._said
+        said, common = self._said, tracked.common
+        tracked.check_whole()
         name = f"update {tracked.updates}"
         rows = as_record_batch(predictions, labels, ids, name)
         if rows.num_rows == 0:
             return
-        layout = tracked.agree(rows, name)
-        if tracked.under_way is None:
-            tracked.under_way = tracked.begin("under-way")
-        chunk = Chunk(0, tracked.updates, rows.num_rows, said.split, UNDER_WAY)
-
-        def work(start: int) -> tuple[Batch, Scores]:
-            piece = rows.slice(start, layout.batch_rows)
-            batch = decode(piece, layout, chunk, start, place)
-            return batch, score_batch(said.kernels, batch, layout.kind, said.options.clip_nats)
-
-        pieces = range(0, rows.num_rows, layout.batch_rows)
-        if len(pieces) > 1 and said.threads > 1:
-            with ThreadPoolExecutor(said.threads) as pool:
-                scored = list(pool.map(work, pieces))
-        else:
-            scored = [work(start) for start in pieces]
-        for batch, scores in scored:
-            tracked.under_way.commit(batch, scores, UNDER_WAY, tracked.token)
-        tracked.updates += 1
+        if common is None or self._schema is None or not rows.schema.equals(self._schema):
+            common = tracked.like(rows, name)
+        of_labels = kind_of_labels(rows.schema.field(LABELS).type, said.class_names, name)
+        layout = tracked.layout(common)
+        tracked.take(*score_update(rows, layout, said, tracked.updates), common, of_labels)
+        self._schema = rows.schema
         self._seconds += time.perf_counter() - started
 
     def end_epoch(self, epoch: int | None = None) -> EpochResult:
@@ -224,27 +196,41 @@ class Tracker:
         UsageError
             Where there was no row since the last epoch, or the number is not above the last.
         DataError
-            Where most rows contradict the kind; the epoch is then forgotten.
+            Where most rows contradict the kind, or labels are not what they are taken for; the
+            epoch is then forgotten.
         """
+        with self._alone() as tracked:
+            tracked.own()
+            return self._end_epoch(tracked, epoch)
+
+    def _end_epoch(self, tracked: Tracked, epoch: int | None) -> EpochResult:
         started = time.perf_counter()
-        tracked = self._tracked
         last = None if tracked.ended is None else max(tracked.ended.shares, default=None)
         number = _after(last, epoch)
+        tracked.check_whole()
         under_way = tracked.under_way
-        if under_way is None or not under_way.share(UNDER_WAY).rows:
+        if under_way is None or not under_way.rows(UNDER_WAY):
             raise UsageError(f"epoch {number} cannot end: no row came since the last one ended")
         try:
-            under_way.share(UNDER_WAY).invalid.check_structure()
+            under_way.tally(UNDER_WAY).invalid.check_structure()
+            tracked.check_labels()
         except DataError:
             tracked.forget_under_way()
             raise
         if tracked.ended is None:
             tracked.ended = tracked.begin("ended")
         ended = tracked.ended
-        ended.absorb(under_way, UNDER_WAY, number, f"epoch {number}")
-        ended.share(number).invalid.structural.clear()  # it has been checked
-        tracked.forget_under_way()
-        ended.scan.close(ended.part)
+        samples = ended.part.ledger.n
+        try:
+            ended.absorb(under_way, UNDER_WAY, number, f"epoch {number}")
+            ended.scan.close(ended.part)
+        finally:
+            if number in ended.part.rows:  # which comes last: the epoch is whole
+                tracked.forget_under_way()
+            else:  # it may be ended again
+                ended.forget(number, samples)
+        for share in ended.shares[number].values():
+            share.tally.invalid.structural.clear()  # it has been checked
         rows = [ended.part.rows[e] for e in (number, last) if e is not None]
         row, *before = table(EPOCH_METRICS, rows).to_pylist()
         pairs = ended.part.pairs[-1:] if before else []
@@ -252,40 +238,55 @@ class Tracker:
         self._seconds += time.perf_counter() - started
         return EpochResult(number, row, transition, next(iter(before), None))
 
+    def drop_epoch(self) -> None:
+        """Forget the rows since the last epoch ended.
+
+        As after a validation loop that failed and is tried again, or a sanity check that is no
+        epoch.
+        """
+        with self._alone() as tracked:
+            tracked.forget_under_way()
+            tracked.own()
+
     def run(self) -> Run:
         """Return a Run of the epochs that have ended, as `analyze` returns it.
 
         It is a copy: the tracker can go on, be merged, and be closed.
         """
-        ended = self._tracked.ended
-        if ended is None:
+        with self._alone() as tracked:
+            tracked.own()
+            return self._run(tracked)
+
+    def _run(self, tracked: Tracked) -> Run:
+        ended = tracked.ended
+        if ended is None or not ended.shares:
             raise UsageError("no epoch has ended: call end_epoch first")
         started = time.perf_counter()
-        ended.total()
-        directory = Path(tempfile.mkdtemp(prefix="fastdiv-"))
+        ended.scan.close(ended.part)
+        directory = temporary_directory()
         try:
             scan = ended.scan.copy(directory)
+            scan.tally, scan.parts = ended.tally(), len(ended.shares)
             tables = scan.finish()
             summary = scan.summary()
             summary["read_s"] = round(self._seconds, 3)
             summary["elapsed_s"] = round(self._seconds + time.perf_counter() - started, 3)
             return Run(directory, summary, tables, scan.samples, scan.histories, temporary=True)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove(directory)
             raise
 
     def reset(self) -> None:
         """Forget everything, and remove the temporary files."""
-        self._become(self._nothing())
-        self._seconds = 0.0
-
-    def _become(self, tracked: Tracked) -> None:
-        self._tracked.discard()
-        self._tracked = tracked
+        with self._alone() as tracked:
+            tracked.discard()
+            self._begin(self._nothing())
 
     def close(self) -> None:
-        """Remove the temporary files, as `reset` does. Runs that were made stay."""
-        self.reset()
+        """Forget everything, and remove the temporary files. Runs that were made stay."""
+        if not self._closed:
+            self.reset()
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -296,12 +297,11 @@ class Tracker:
     def __repr__(self) -> str:
         tracked = self._tracked
         ended = len(tracked.ended.shares) if tracked.ended is not None else 0
-        rows = tracked.under_way.share(UNDER_WAY).rows if tracked.under_way is not None else 0
-        classes = f", {tracked.classes} classes" if tracked.classes is not None else ""
-        return (
-            f"<fastdiv.Tracker {self._said.kind}{classes}: "
-            f"{ended} epochs, {rows:,} rows of the next>"
-        )
+        rows = tracked.under_way.rows(UNDER_WAY) if tracked.under_way is not None else 0
+        classes = tracked.facts().get("classes")
+        of_classes = "" if classes is None else f", {classes} classes"
+        state = "closed" if self._closed else f"{ended} epochs, {rows:,} rows of the next"
+        return f"<fastdiv.Tracker {self._said.kind}{of_classes}: {state}>"
 
     # -- states ----------------------------------------------------------------------------
 
@@ -309,9 +309,9 @@ class Tracker:
         """Take over what other trackers were given: of the epoch under way and of ended ones.
 
         With ids a sample that several of them saw counts once, and the order of merging does not
-        change a bit. Without ids their samples come after those that are here. What is here
-        already is left out, so a state may be merged again, as the own one that
-        ``all_gather_object`` brings.
+        change a bit. Without ids trackers need a `rank`, by which their rows are put in order, and
+        are merged in one call. What is here already is left out, so a state may be merged again,
+        as the own one that ``all_gather_object`` brings.
 
         Parameters
         ----------
@@ -325,20 +325,30 @@ class Tracker:
             Where rows of one sample disagree. Either way the tracker is left as it was.
         """
         single = isinstance(other, Tracker | Mapping)
+        if not single and not isinstance(other, Iterable):
+            raise UsageError(
+                "merge_state takes trackers, what state_dict returns, or a list of these, not "
+                f"{other!r}"
+            )
         others: list[Any] = [other] if single else list(other)  # type: ignore[arg-type]
         named = [(f"merged state {i}", one) for i, one in enumerate(others)]
-        made = []
-        try:
-            theirs = []
-            for where, one in named:
-                if not isinstance(one, Tracker):
-                    made.append(self._nothing())
-                    made[-1].unpack(one, where)
-                theirs.append((where, one._tracked if isinstance(one, Tracker) else made[-1]))
-            self._tracked.merge(theirs)
-        finally:
-            for tracked in made:
-                tracked.discard()
+        made: list[Tracked] = []
+        with ExitStack() as stack:
+            # Always in one order, so that two that merge each other do not wait for each other.
+            trackers = {id(one): one for one in (self, *others) if isinstance(one, Tracker)}
+            for _, one in sorted(trackers.items()):
+                stack.enter_context(one._alone()).own()
+            try:
+                theirs = []
+                for where, one in named:
+                    if not isinstance(one, Tracker):
+                        made.append(self._nothing())
+                        unpack(made[-1], one, where)
+                    theirs.append((where, one._tracked if isinstance(one, Tracker) else made[-1]))
+                self._tracked.merge(theirs)
+            finally:
+                for tracked in made:
+                    tracked.discard()
 
     def state_dict(self, *, ended: bool = True) -> dict[str, Any]:
         """Return everything as dicts, lists, strings, numbers and bytes.
@@ -352,7 +362,9 @@ class Tracker:
             Whether the epochs that have ended are in it. Ranks need not send them: without, it is
             as small as the epoch under way.
         """
-        return {**self._tracked.pack(ended), "seconds": self._seconds}
+        with self._alone() as tracked:
+            tracked.own()
+            return pack(tracked, ended, self._seconds)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what a tracker was when it gave this state; what was here is forgotten.
@@ -367,14 +379,15 @@ class Tracker:
         UsageError
             Where it is not; the tracker is then left as it was.
         """
-        tracked = self._nothing()
-        try:
-            tracked.unpack(state, "state")
-        except BaseException:
-            tracked.discard()
-            raise
-        self._become(tracked)
-        self._seconds = state["seconds"]
+        with self._alone() as before:
+            tracked = self._nothing()
+            try:
+                seconds = unpack(tracked, state, "state")
+            except BaseException:
+                tracked.discard()
+                raise
+            before.discard()
+            self._begin(tracked, seconds)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"arguments": self._arguments, "state": self.state_dict()}
@@ -388,10 +401,10 @@ def _after(last: int | None, epoch: int | None) -> int:
     """Return the number of an epoch, which must come after the last."""
     if epoch is None:
         return 0 if last is None else last + 1
-    try:
-        number = operator.index(epoch)
-    except TypeError:
-        raise UsageError(f"epoch must be a whole number, not {epoch!r}") from None
+    number = whole_number(epoch, "epoch")
     if last is not None and number <= last:
-        raise UsageError(f"epoch {number} comes after epoch {last}: numbers must increase")
+        raise UsageError(
+            f"epoch {number} comes after epoch {last}: numbers must increase; drop_epoch() forgets "
+            "rows that are no epoch"
+        )
     return number

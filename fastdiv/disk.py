@@ -1,0 +1,44 @@
+"""Files of stored scores made longer, written to and copied; a full disk is named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from fastdiv.errors import UsageError
+from fastdiv_kernels.contract import Array
+
+
+def extend(path: Path, size: int) -> None:
+    """Make a file longer; new bytes are 0. Room is taken now: a mapped page may not fail later."""
+    with path.open("ab") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        except OSError as error:
+            raise _full(path, error) from error
+
+
+def copy_file(path: Path, to: Path) -> None:
+    """Copy a file."""
+    try:
+        shutil.copyfile(path, to)
+    except OSError as error:
+        raise _full(to, error) from error
+
+
+def write_at(descriptor: int, data: Array, place: int) -> None:
+    """Write all of the bytes of an array at a place of a file."""
+    while len(data):
+        written = os.pwrite(descriptor, data.data, place)
+        data, place = data[written:], place + written
+
+
+def _full(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"stored scores cannot be written to {path.parent}: {error.strerror}: make room, set "
+        "TMPDIR to another disk, or give --scores rolling"
+    )
