@@ -570,3 +570,99 @@ def test_ranks_whose_sampler_repeats_samples(tmp_path, three):
     run = fastdiv.analyze(tmp_path)
     assert_same(run, want)
     assert run.summary["splits"][0]["n_duplicates"] == 6
+
+
+# What people's files look like ----------------------------------------------------------------
+
+
+def test_a_class_called_none_is_a_class(tmp_path):
+    """What stands for a missing number is a name like any other in a column of names."""
+    names = ["none", "NA", "null"]
+    rows = make((0,), n=30, c=3, dtype=np.float64)[0]
+    data = table(rows, "wide0", label=np.array(names)[rows.y])
+    run = fastdiv.analyze(to_text(csv_text(data), tmp_path / "a.csv"), class_names=names)
+    assert_same(run, fastdiv.analyze({0: rows.arrays()}, class_names=names))
+    text = csv_text(data).replace("none", "")
+    run = fastdiv.analyze(to_text(text, tmp_path / "b.csv"), class_names=names)
+    assert column(run, "n_invalid") == [int((rows.y == 0).sum())]
+
+
+def test_decimal_commas(tmp_path, three, wanted):
+    text = csv_text(whole(three, "wide0"), ";").replace(".", ",")
+    assert_same(fastdiv.analyze(to_text(text, tmp_path / "a.csv")), wanted)
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path, three, wanted):
+    text = csv_text(whole(three, "wide0")).replace("\n", "\r\n")
+    first, rest = text.split("\r\n", 1)
+    quoted = ",".join(f'"{name}"' for name in first.split(","))
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + f"{quoted}\r\n{rest}".encode())
+    assert_same(fastdiv.analyze(tmp_path / "a.csv"), wanted)
+    (tmp_path / "b.csv").write_bytes(text.encode("utf-16"))
+    with pytest.raises(fastdiv.DataError, match=r"b\.csv.*save it as UTF-8"):
+        fastdiv.analyze(tmp_path / "b.csv")
+
+
+def test_answers_without_the_question_are_left_out(tmp_path):
+    """Tasks that measure mutual information log every choice a second time, unconditionally."""
+    rows = make((0,), n=10, c=3, dtype=np.float64)[0]
+    lines = []
+    for line in harness_lines(rows, [3] * 10, False):
+        record = json.loads(line)
+        record["arguments"] += [["", choice] for _, choice in record["arguments"]]
+        record["filtered_resps"] += [[-9.0, False]] * 3
+        lines.append(json.dumps(record) + "\n")
+    run = fastdiv.analyze(to_text("".join(lines), tmp_path / "a.jsonl"))
+    want = fastdiv.analyze({0: (rows.x, rows.y, np.arange(10))}, kind="logits")
+    assert_same(run, want)
+
+
+def test_a_key_that_the_first_object_lacks(tmp_path, three):
+    rows = three[2]
+    records = table(rows).to_pylist()
+    records[0].pop("sample_id")
+    with pytest.raises(fastdiv.DataError, match=r"row 0: the id in column 'sample_id' is null"):
+        fastdiv.analyze(
+            to_text("".join(json.dumps(r) + "\n" for r in records), tmp_path / "a.jsonl")
+        )
+
+
+def test_a_zip_file_without_arrays_is_said_to_be_one(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", b"x")
+    with pytest.raises(fastdiv.DataError, match=r"model\.pt: is a zip file without NumPy arrays"):
+        fastdiv.analyze(tmp_path / "model.pt")
+
+
+def test_a_reader_given_twice_is_refused(three):
+    reader = Exporter(whole(three))
+    with pytest.raises(fastdiv.UsageError, match="given twice"):
+        fastdiv.analyze([reader, reader])
+
+
+def test_tiny_batches_of_a_reader_are_taken_together(three, wanted):
+    data = whole(three)
+    reader = pa.RecordBatchReader.from_batches(data.schema, data.to_batches(max_chunksize=1))
+    assert_same(fastdiv.analyze(reader), wanted)
+
+
+def test_fortran_order_in_an_archive_is_bounded(tmp_path, monkeypatch, three):
+    from fastdiv.sources import numpy_files
+
+    rows = three[2]
+    np.savez(tmp_path / "a.npz", logits=np.asfortranarray(rows.x), label=rows.y)
+    monkeypatch.setattr(numpy_files, "MOST_SCATTERED", 100)
+    with pytest.raises(fastdiv.DataError, match=r"in Fortran order.*ascontiguousarray"):
+        fastdiv.analyze(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("member", ["p_1", "p_2"])
+def test_one_cell_that_is_no_number_does_not_change_what_is_read(tmp_path, member):
+    cells = {"p_0": "0.5", "p_1": "0.25", "p_2": "0.25"}
+    bad = ",".join(cells[name] + ("x" if name == member else "") for name in cells)
+    good = ",".join(cells.values())
+    text = "label," + ",".join(cells) + f"\n0,{good}\n1,{bad}\n2,{good}\n"
+    with pytest.raises(fastdiv.UsageError, match=rf"p_0|{member}"):
+        fastdiv.analyze(to_text(text, tmp_path / "a.csv"))

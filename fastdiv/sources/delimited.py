@@ -39,6 +39,9 @@ class DelimitedContainer(Whole):
         reader = self._open(None, None)
         schema = reader.schema
         types = {field.name: field.type for field in schema}
+        for name, cell in zip(schema.names, second, strict=False):
+            if pa.types.is_null(types[name]) and cell:  # a class may be called none
+                types[name] = pa.string()
         for names in numbered(schema.names).values():  # class 3 may begin with zeros only
             if self._names is None and any(pa.types.is_floating(types[name]) for name in names):
                 types |= {n: pa.float64() for n in names if pa.types.is_integer(types[n])}

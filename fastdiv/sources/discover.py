@@ -118,7 +118,7 @@ def _above(paths: list[str]) -> str | None:
     files = []
     for path in paths:
         plain = os.path.exists(path) or not glob.has_magic(path)
-        files += [path] if plain else glob.glob(path, recursive=True)[:1000]
+        files += [path] if plain else glob.glob(path, recursive=True)
     if len(files) < 2:
         return None
     return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
@@ -129,8 +129,8 @@ def _files(path: str, common: str | None) -> tuple[list[tuple[str, str]], list[s
 
     Of a directory that is its own name and what lies in it; of a file its name and its
     directory's, and what lies below the directory `common` to all that are given: not what lies
-    above, as `runs/version_3/` may. Of the formats in a directory the
-    first in the table of formats is read; the files of the others are returned besides.
+    above, as `runs/version_3/` may. Of the formats in a directory the first in the table of
+    formats is read; the files of the others are returned besides.
     """
     if os.path.isdir(path):
         above = os.path.dirname(os.path.abspath(path))

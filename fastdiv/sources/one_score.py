@@ -18,7 +18,8 @@ SCORE_NAMES = (  # of one class; hard predictions are often called like the last
     "prob", "proba", "probability", "yprob", "yproba", "probs", "p", "logit", "logits", "score",
     "scores", "yscore", "logp", "logprob", "ypred", "preds", "predictions", "output", "outputs",
 )  # fmt: skip
-ZERO_OR_ONE = {"0", "1", "false", "true"}
+AS_NUMBER = {"true": "1", "false": "0"}
+ZERO_OR_ONE = {"0", "1"}
 
 
 def usual_score(floats: list[str], sample: pa.Table, asked: Asked) -> str | None:
@@ -42,14 +43,15 @@ def one_score(
     """Settle which of two classes a single score is of."""
     name, seen, positive = found.names[0], label_texts(sample, label), asked.positive
     by_name = is_string(schema.field(label).type)
+    if not by_name:
+        seen = {AS_NUMBER.get(text, text) for text in seen}
+        positive = positive and AS_NUMBER.get(positive.lower(), positive)
     if positive is None:
         positive = "1"
         _check_not_of_the_predicted(sample, name, seen, where)
         how = "for labels are 0 and 1"
     else:
         how = "as asked" + ("" if positive in seen else ", though no label of the first rows")
-    if not by_name:
-        positive = {"true": "1", "false": "0"}.get(positive.lower(), positive)
     names, class_, rest = asked.class_names, 1, None
     if names is not None and positive in names:
         class_ = names.index(positive)
