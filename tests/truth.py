@@ -36,9 +36,10 @@ def from_words(words):
 
 
 def just_below(x, dtype):
-    """Return the largest number of `dtype` below a finite one."""
-    if dtype != "bfloat16":
-        return float(np.nextafter(np.dtype(dtype).type(x), np.dtype(dtype).type(-np.inf)))
+    """Return the largest number of `dtype` below another."""
+    if dtype != "bfloat16" or math.isnan(x) or x == -math.inf:
+        type_ = np.float32 if dtype == "bfloat16" else np.dtype(dtype).type
+        return float(np.nextafter(type_(x), type_(-np.inf)))
     word = int(to_words(x))
     if word in (0, 0x8000):
         return -SUBNORMAL[dtype]
