@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ def numbers_of(names: Iterable[str] | None) -> tuple[int, ...] | None:
     return tuple(map(int, names)) if names and all(map(INTEGER.fullmatch, names)) else None
 
 
+@lru_cache(1 << 16)
 def bare(name: str) -> str:
     """Return a name in lower case, without what is no letter or digit."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

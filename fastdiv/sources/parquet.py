@@ -39,6 +39,9 @@ class ParquetContainer(Whole):
         super().__init__(path, _named(lambda: file.schema_arrow, path), os.path.getsize(path))
         rows, self._groups = _named(lambda: read_footer(path), path)
         self.rows = [group.num_rows for group in self._groups]
+        self._leaves = _leaves(
+            [chunk.path for chunk in self._groups[0].columns] if self._groups else []
+        )
         self._check_claims(rows)
 
     def _check_claims(self, rows: int) -> None:
@@ -50,6 +53,8 @@ class ParquetContainer(Whole):
             if not schema.column(j).max_repetition_level
         }
         for g, group in enumerate(self._groups):
+            if [c.path for c in group.columns] != [c.path for c in self._groups[0].columns]:
+                raise DataError(f"{self.path}, row group {g}: has other columns: it is damaged")
             sizes = [chunk.total_compressed_size for chunk in group.columns]
             values = {c.num_values for c in group.columns if c.path in flat} or {group.num_rows}
             if group.num_rows < 0 or any(not 0 <= size <= self.size for size in sizes):
@@ -74,9 +79,8 @@ class ParquetContainer(Whole):
 
     def _chunks(self, group: int, name: str) -> Iterator[ColumnChunk]:
         """Yield what is stored of a column."""
-        for chunk in self._groups[group].columns:
-            if f"{chunk.path}.".startswith(f"{name}."):
-                yield chunk
+        chunks = self._groups[group].columns
+        return (chunks[j] for j in self._leaves.get(name, ()))
 
     def nbytes(self, group: int, columns: Sequence[str]) -> int:
         """Return the compressed size of some columns of a row group."""
@@ -104,8 +108,10 @@ class ParquetContainer(Whole):
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group, a few thousand rows at a time, so that its size does not matter."""
         done = 0
-        lists = [name for name in columns if is_list(plain_type(self._flat.field(name).type))]
+        types = {name: self._flat.field(name).type for name in columns}
+        lists = [name for name, type_ in types.items() if is_list(plain_type(type_))]
         values = dict.fromkeys(lists, 0)
+        texts = [n for n, t in types.items() if is_string(t) or pa.types.is_dictionary(t)]
         batches = _open(self.path, self._metadata).iter_batches(
             rows, row_groups=[group], columns=list(columns), use_threads=False
         )
@@ -114,12 +120,10 @@ class ParquetContainer(Whole):
             batch = _named(partial(next, batches, None), where)
             if batch is None:
                 break
-            for name in columns:
-                column = flat_column(batch, name)
-                if name in values:
-                    values[name] += _stored_values(column)
-                elif is_string(column.type) or pa.types.is_dictionary(column.type):
-                    sound(column, where)
+            for name in lists:
+                values[name] += _stored_values(flat_column(batch, name))
+            for name in texts:
+                sound(flat_column(batch, name), where)
             yield batch
             done += batch.num_rows
         if done != self.rows[group]:
@@ -147,6 +151,16 @@ def _open(path: str, metadata: Any = None) -> Any:
         ),
         path,
     )  # fmt: skip
+
+
+def _leaves(paths: Sequence[str]) -> dict[str, list[int]]:
+    """Return which columns as stored make up each column, by its path."""
+    found: dict[str, list[int]] = {}
+    for j, path in enumerate(paths):
+        parts = path.split(".")
+        for n in range(1, len(parts) + 1):
+            found.setdefault(".".join(parts[:n]), []).append(j)
+    return found
 
 
 def _stored_values(column: pa.Array) -> int:
