@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,9 @@ def as_array(values: Any, what: str) -> tuple[Array, bool]:
             )
         if str(getattr(values, "dtype", "")) == "torch.bfloat16":  # NumPy has no such dtype
             return np.from_dlpack(values.view(sys.modules["torch"].int16)).view(BFLOAT16), True
-        try:
+        # NumPy finds another way for dtypes that DLPack has not, or says that there is none.
+        with suppress(BufferError, RuntimeError, TypeError):
             values = np.from_dlpack(values)
-        except (BufferError, RuntimeError, TypeError):  # a dtype that DLPack or NumPy has not
-            values = np.asarray(values)
     if isinstance(values, np.ma.MaskedArray):
         whole = values.dtype.kind in "iu"
         values = np.where(values.mask, -1 if whole else np.nan, values.data)

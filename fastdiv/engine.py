@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Chunk, Scores
+from fastdiv.errors import UsageError
 from fastdiv.pipeline import Pipeline
 from fastdiv.plan import (
     IN_FLIGHT_BYTES,
@@ -147,6 +148,8 @@ def analyze(
     if predictions is not None and not isinstance(predictions, str):
         predictions = ",".join(predictions)
     if output is not None:
+        if not isinstance(output, str | os.PathLike):
+            raise UsageError(f"output must be a path, not {output!r}")
         check_target(Path(output), overwrite)
     asked = Asked(
         id, label, predictions, epoch, split, kind, names, dtype,

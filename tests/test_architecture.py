@@ -43,8 +43,8 @@ ALLOWED = {
         "tables",
     },
     "engine": {
-        "backends", "batch", "pipeline", "plan", "run", "scan", "scoring", "scratch", "sources",
-        "store",
+        "backends", "batch", "errors", "pipeline", "plan", "run", "scan", "scoring", "scratch",
+        "sources", "store",
     },
     "told": {"errors", "sources"},  # sources: types of columns
     "tracking": {

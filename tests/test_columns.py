@@ -679,3 +679,72 @@ def test_one_null_does_not_make_reading_slow_where_the_table_is_large():
     with_null = pa.table({"label": y, "logits": lists})
     seconds(clean)
     assert seconds(with_null) < 5 * seconds(clean) + 0.2
+
+
+def test_columns_with_dots_beside_what_they_look_like_parts_of(tmp_path, four, wanted):
+    data = whole(four).append_column("logits.max", pa.array(np.ones(150)))
+    data = data.append_column("logits.list.element", pa.array(np.ones(150)))
+    assert_same(fastdiv.analyze(write(data, tmp_path / "a.parquet")), wanted)
+
+
+def test_numbers_as_names_where_labels_are_indices_are_refused(four):
+    with pytest.raises(fastdiv.UsageError, match=r"labels in column 'labels' go from 0 to 3, and"):
+        fastdiv.analyze(arrays(four), class_names=[1, 2, 3, 4])
+    missing = {e: (r.x, np.where(np.arange(50) % 9 == 0, -1, r.y + 1)) for e, r in four.items()}
+    with pytest.raises(fastdiv.UsageError, match="go from 1 to 4, but 4 classes"):
+        fastdiv.analyze(missing)
+
+
+@pytest.mark.parametrize("names", [["True", "False"], [True, False], ["1", "0"], ["+1", "0.0"]])
+def test_bools_named_the_other_way_round(names):
+    rows = make((0,), c=2)[0]
+    want = fastdiv.analyze({0: (rows.x[:, ::-1].copy(), 1 - rows.y, rows.ids)})
+    data = table(Rows(rows.x[:, ::-1].copy(), rows.y.astype(bool), rows.ids))
+    assert column(fastdiv.analyze(data, class_names=names), "loss") == column(want, "loss")
+
+
+def test_a_score_whose_class_is_named_by_number():
+    rows = binary("probs")
+    want = fastdiv.analyze({0: rows.arrays()})
+    data = table(rows).drop_columns("logits").append_column("score", pa.array(rows.x[:, 1]))
+    run = fastdiv.analyze(data, class_names="1,0", positive="1")
+    assert column(run, "accuracy") == column(want, "accuracy")
+    signed = data.set_column(1, "label", pa.array(2 * rows.y - 1))
+    run = fastdiv.analyze(signed, class_names="-1,1", positive="1")
+    assert column(run, "loss") == column(want, "loss")
+
+
+def test_lists_of_something_else_do_not_count_before_a_score(four):
+    rows = binary("probs")
+    embedding = as_list(np.random.default_rng(0).normal(size=(60, 8)))
+    data = table(rows).drop_columns("logits").append_column("embedding", embedding)
+    with_score = data.append_column("y_prob", pa.array(rows.x[:, 1]))
+    assert "'y_prob'" in fastdiv.analyze(with_score).summary["columns"]["predictions"]
+    features = data.append_column("x0", pa.array(rows.x[:, 0])).append_column(
+        "x1", pa.array(rows.x[:, 1])
+    )
+    with pytest.raises(fastdiv.UsageError, match="several columns may hold the predictions"):
+        fastdiv.analyze(features)
+
+
+def test_labels_too_large_for_a_class_are_out_of_range_and_not_missing(four):
+    source = {e: (r.x, r.y + 2**40, r.ids) for e, r in four.items()}
+    with pytest.raises(fastdiv.DataError, match=r"out of range.*50 of 50"):
+        fastdiv.analyze(source)
+
+
+def test_unsigned_epochs_are_selected_by_their_statistics(tmp_path, four):
+    t = pa.concat_tables(
+        [table(four[2], epoch=pa.array([n] * 50, pa.uint32())) for n in (1, 3_000_000_000)]
+    )
+    path = write(t, tmp_path / "a.parquet", row_group_size=50)
+    assert column(fastdiv.analyze(path, epochs=3_000_000_000), "epoch") == [3_000_000_000]
+
+
+def test_directories_inside_of_those_of_epochs(tmp_path, four, wanted):
+    for epoch, rows in four.items():
+        write(table(rows), tmp_path / f"checkpoint-{epoch}" / "eval" / "p.parquet")
+    assert_same(fastdiv.analyze(str(tmp_path / "*" / "eval")), wanted)
+    (tmp_path / "link_epoch_99").symlink_to(tmp_path / "checkpoint-2" / "eval")
+    run = fastdiv.analyze([str(tmp_path / "link_epoch_99"), str(tmp_path / "checkpoint-2")])
+    assert column(run, "epoch") == [2, 99]

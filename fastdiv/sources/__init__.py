@@ -69,6 +69,8 @@ def _parts(
                 yield from _parts(value, None, None, True)
             elif is_name and split is None and epoch is None and not names_are_epochs:
                 yield from _parts(value, key, None, names_are_epochs)
+            elif not is_name and isinstance(key, int | np.integer) and abs(int(key)) >= 2**62:
+                raise UsageError(f"key {key!r}: is no number of an epoch")
             elif (is_name or isinstance(key, int | np.integer)) and epoch is None:
                 yield from _parts(value, split, key if is_name else int(key), names_are_epochs)
             else:

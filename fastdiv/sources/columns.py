@@ -155,17 +155,28 @@ def _values_of(
     where: str,
 ) -> tuple[int, ...] | None:  # fmt: skip
     """Return the numbers that class names are, where labels are these and no indices."""
-    if not is_number(type_) or found.positive is not None:
+    plain = plain_type(type_)
+    yes_or_no = pa.types.is_boolean(plain)
+    if found.against_rest is not None or not (yes_or_no or is_number(type_) or is_list(plain)):
         return None
-    if (values := numbers_of(names)) is not None:
+    seen = {int(text) for text in label_texts(sample, label) if INTEGER.fullmatch(text)}
+    seen = {value for value in seen if value >= 0} or seen  # a missing label is often -1
+    values = numbers_of(names, yes_or_no)
+    every = range(found.classes)
+    if values is not None:
+        if seen - set(values) and seen <= set(every):
+            raise UsageError(
+                f"{where}: labels in column {label!r} go from {min(seen)} to {max(seen)}, and the "
+                f"class names are the numbers {', '.join(map(str, values[:5]))}: labels must be "
+                "these numbers, or indices of names that are no numbers"
+            )
         return values
-    numbers = [int(text) for text in label_texts(sample, label) if INTEGER.fullmatch(text)]
-    if numbers and min(numbers) >= 1 and max(numbers) == found.classes:
-        every = ",".join(str(i + 1) for i in range(min(found.classes, 3)))
+    if seen and min(seen) >= 1 and max(seen) == found.classes:
+        counted = ",".join(str(i + 1) for i in every[:3])
         raise UsageError(
-            f"{where}: labels in column {label!r} go from {min(numbers)} to {max(numbers)}, but "
+            f"{where}: labels in column {label!r} go from {min(seen)} to {max(seen)}, but "
             f"{found.classes} classes are counted from 0: say which each label is with "
-            f"--class-names {every}{',…' * (found.classes > 3)}, or subtract 1"
+            f"--class-names {counted}{',…' * (found.classes > 3)}, or subtract 1"
         )
     return None
 

@@ -15,7 +15,9 @@ from fastdiv.sources.formats import FORMATS, format_of_suffix
 from fastdiv.sources.naming import EPOCH_KEYS, EPOCH_WORDS, SPLIT_KEYS, natural
 from fastdiv.sources.text_files import suffix_of
 
-EPOCH_IN_NAME = re.compile(rf"(?:^|[^a-z])({EPOCH_WORDS})[-_.=]?(\d{{1,18}})(?!\d)", re.IGNORECASE)
+EPOCH_IN_NAME = re.compile(
+    rf"(?:^|[^a-z])({EPOCH_WORDS})[-_.=]?(\d{{1,18}})(?!\d|\.\d)", re.IGNORECASE
+)
 HIVE_KEY = re.compile(r"([^=/\\]+)=([^/\\]*)")
 
 
@@ -61,7 +63,8 @@ def discover(
         files, others = _files(path, above)
         left_out += others
         for file, naming in files:
-            if (once := (os.path.realpath(file), split, epoch)) not in real:
+            names = tuple(EPOCH_IN_NAME.findall(naming))  # links may name other epochs
+            if (once := (os.path.realpath(file), split, epoch, names)) not in real:
                 real.add(once)
                 found[file, split, epoch] = naming
     order = {split: i for i, (_, split, _) in reversed(list(enumerate(found)))}
@@ -133,7 +136,7 @@ def _files(path: str, common: str | None) -> tuple[list[tuple[str, str]], list[s
     formats is read; the files of the others are returned besides.
     """
     if os.path.isdir(path):
-        above = os.path.dirname(os.path.abspath(path))
+        above = common or os.path.dirname(os.path.abspath(path))
         inside: dict[str, list[str]] = {}
         for folder, folders, names in os.walk(path):
             if "summary.json" in names and "scores" in folders:  # a saved run: results, no dump

@@ -15,7 +15,7 @@ from fastdiv.sources.layout import Layout
 from fastdiv.sources.values import null_rows, numbers, pieces, strings
 
 PlaceInBatch = Callable[[int], str]
-INT32_MAX = np.iinfo(np.int32).max
+TOO_LARGE = np.iinfo(np.int32).max - 1  # for any class; the store keeps labels + 1
 
 
 def class_labels(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
@@ -57,7 +57,8 @@ def _class_indices(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDA
         order = np.argsort(values)
         at = order[np.minimum(np.searchsorted(values, labels, sorter=order), len(values) - 1)]
         labels = np.where(values[at] == labels, at, len(values))
-    result = np.where((labels < 0) | (labels > INT32_MAX), -1, labels).astype(np.int32)
+    labels = np.where(labels > TOO_LARGE, TOO_LARGE, labels)
+    result = np.where(labels < 0, -1, labels).astype(np.int32)
     if column.null_count:
         result[null_rows(column)] = -1
     return result
@@ -125,5 +126,7 @@ def label_texts(sample: pa.Table, label: str) -> set[str]:
         return set()
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
-    found = pc.unique(column.cast(pa.large_string())).drop_null().to_pylist()
+    found = set(pc.unique(column.cast(pa.large_string())).drop_null().to_pylist())
+    if is_string(column.type):
+        return found
     return {text.removesuffix(".0") for text in found} - {"nan"}

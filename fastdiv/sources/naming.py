@@ -9,16 +9,21 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-INTEGER = re.compile(r"-?\d{1,18}")
+INTEGER = re.compile(r"[+-]?\d{1,18}")
 EPOCH_WORDS = "epoch|step|checkpoint|ckpt|iteration|iter"
 EPOCH_KEYS = frozenset(EPOCH_WORDS.split("|")) | {"global_step", "version"}
 SPLIT_KEYS = frozenset({"split", "subset", "partition", "phase"})
 
 
-def numbers_of(names: Iterable[str] | None) -> tuple[int, ...] | None:
-    """Return the numbers that class names are, if all are whole numbers: labels are then these."""
-    names = list(names or ())
-    return tuple(map(int, names)) if names and all(map(INTEGER.fullmatch, names)) else None
+def numbers_of(names: Iterable[str] | None, bools: bool = False) -> tuple[int, ...] | None:
+    """Return the numbers that class names are, if all are whole numbers: labels are then these.
+
+    With `bools`, true and false are 1 and 0.
+    """
+    texts = [name.removesuffix(".0") for name in names or ()]
+    if bools:
+        texts = [{"true": "1", "false": "0"}.get(text.lower(), text) for text in texts]
+    return tuple(map(int, texts)) if texts and all(map(INTEGER.fullmatch, texts)) else None
 
 
 @lru_cache(1 << 16)

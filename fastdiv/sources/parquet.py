@@ -47,16 +47,13 @@ class ParquetContainer(Whole):
     def _check_claims(self, rows: int) -> None:
         """Refuse a footer that contradicts itself, or tells of more than the file can hold."""
         schema = self._metadata.schema
-        flat = {
-            schema.column(j).path
-            for j in range(len(schema))
-            if not schema.column(j).max_repetition_level
-        }
+        flat = {j for j in range(len(schema)) if not schema.column(j).max_repetition_level}
         for g, group in enumerate(self._groups):
             if [c.path for c in group.columns] != [c.path for c in self._groups[0].columns]:
                 raise DataError(f"{self.path}, row group {g}: has other columns: it is damaged")
             sizes = [chunk.total_compressed_size for chunk in group.columns]
-            values = {c.num_values for c in group.columns if c.path in flat} or {group.num_rows}
+            values = {c.num_values for j, c in enumerate(group.columns) if j in flat}
+            values = values or {group.num_rows}
             if group.num_rows < 0 or any(not 0 <= size <= self.size for size in sizes):
                 raise DataError(
                     f"{self.path}, row group {g}: its metadata claims {group.num_rows} rows in "
@@ -88,7 +85,8 @@ class ParquetContainer(Whole):
 
     def bounds(self, group: int, column: str) -> range | None:
         """Return the bounds of an integer column by its statistics."""
-        formats = {1: "<i", 2: "<q"}
+        unsigned = pa.types.is_unsigned_integer(plain_type(self._flat.field(column).type))
+        formats = {1: "<I", 2: "<Q"} if unsigned else {1: "<i", 2: "<q"}
         for chunk in self._chunks(group, column):
             ends = chunk.minimum, chunk.maximum
             known = all(end is not None and len(end) == 4 * chunk.type for end in ends)
@@ -153,13 +151,12 @@ def _open(path: str, metadata: Any = None) -> Any:
     )  # fmt: skip
 
 
-def _leaves(paths: Sequence[str]) -> dict[str, list[int]]:
+def _leaves(paths: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
     """Return which columns as stored make up each column, by its path."""
     found: dict[str, list[int]] = {}
     for j, path in enumerate(paths):
-        parts = path.split(".")
-        for n in range(1, len(parts) + 1):
-            found.setdefault(".".join(parts[:n]), []).append(j)
+        for n in range(1, len(path) + 1):
+            found.setdefault(".".join(path[:n]), []).append(j)
     return found
 
 

@@ -19,7 +19,7 @@ DEPTH = 32
 class ColumnChunk:
     """A column of a row group."""
 
-    path: str
+    path: tuple[str, ...]
     type: int  # 1: int32, 2: int64
     num_values: int
     total_uncompressed_size: int
@@ -62,7 +62,7 @@ def _chunk(column: dict[int, Any]) -> ColumnChunk:
         raise ValueError("a column is encrypted")
     stats = meta.get(12, {})
     return ColumnChunk(
-        ".".join(part.decode() for part in meta[3]),
+        tuple(part.decode() for part in meta[3]),
         meta[1],
         meta[5],
         meta[6],

@@ -72,8 +72,8 @@ def _by_name_and_type(
     groups = {k: n for k, n in numbered(numbers).items() if set(n) & set(floats)}
     usual_lists = sorted(filter(_is_usual, lists), key=_rank)
     usual_groups = sorted(filter(_is_usual, groups), key=_rank)
-    if usual_lists or (len(lists) == 1 and not usual_groups):
-        name = (usual_lists or lists)[0]
+    if usual_lists:
+        name = usual_lists[0]
         return Found((name,), f"column {name!r} ({schema.field(name).type})")
     by_class = _by_class(numbers, floats, sample, label, schema.field(label).type, asked, where)
     if by_class:
@@ -84,9 +84,11 @@ def _by_name_and_type(
         return Found(tuple(names), f"columns {_shortened(names)}, numbered")
     if score := usual_score(floats, sample, asked):
         return Found((score,), f"column {score!r} ({schema.field(score).type})")
+    if len(lists) == 1 and not groups:
+        return Found((lists[0],), f"column {lists[0]!r} ({schema.field(lists[0]).type})")
     if lists:
         raise UsageError(
-            f"{where}: several columns hold lists of floats ({', '.join(lists)}): "
+            f"{where}: several columns may hold the predictions ({', '.join([*lists, *groups])}): "
             "name one with --predictions"
         )
     if len(groups) == 1:
