@@ -84,7 +84,7 @@ class EpochFile:
         self.blocks = 0  # in the file
         self.views: dict[str, Array] | None = None  # (blocks, block) each, while mapped
         self.filled = 0  # no slot from here on is taken
-        self._labels: NDArray[np.int32] | None = None  # (slots,) label + 1, 0: as the ledger says
+        self._labels: NDArray[np.uint32] | None = None  # (slots,) label + 1, 0: as the ledger says
         self.relabelled = False  # whether there are labels that are not the ledger's
         self.saved = False  # then it is not written, and need not be writable
         self.highest: dict[int, float] = {}  # loss of slots of whose rows one with less is kept
@@ -106,12 +106,12 @@ class EpochFile:
         """Where labels that are not the ledger's are kept, if there are any."""
         return self.path.with_suffix(".labels")
 
-    def _other_labels(self) -> NDArray[np.int32]:
+    def _other_labels(self) -> NDArray[np.uint32]:
         """Map the labels that are not the ledger's; only where `relabelled`."""
         if self._labels is None:
             mode: Literal["c", "r+"] = "c" if self.saved else "r+"
             shape = (self.blocks * self.block,)
-            self._labels = np.memmap(self.labels_path, np.int32, mode, shape=shape)
+            self._labels = np.memmap(self.labels_path, np.uint32, mode, shape=shape)
         return self._labels
 
     def map(self) -> dict[str, Array]:
@@ -141,7 +141,7 @@ class EpochFile:
         if not self.relabelled:
             self.relabelled = True
             extend(self.labels_path, self.blocks * self.block * 4)
-        self._other_labels()[slots[new]] = labels[new] + 1
+        self._other_labels()[slots[new]] = labels[new].astype(np.uint32) + 1
 
     def forget_labels(self, slots: NDArray[np.int64]) -> None:
         """Take back what `relabel` noted of rows that were not put after all."""
@@ -242,7 +242,7 @@ class EpochFile:
         label_there = known[where]
         if self.relabelled:
             others = self._other_labels()[where]
-            label_there = np.where(others > 0, others - 1, label_there)
+            label_there = np.where(others > 0, (others - 1).astype(np.int32), label_there)
         differs = np.isin(again, list(highest)) if highest else np.zeros(len(again), np.bool_)
         for name, column in zip(FIELDS, columns, strict=True):  # most are the same to the bit
             bits = np.dtype(f"u{column.itemsize}")
@@ -304,7 +304,7 @@ class EpochFile:
         if self.relabelled and b < self.blocks:
             first = b * self.block
             others = self._other_labels()[first : first + n]
-            labels = np.where(others > 0, others - 1, labels[: len(others)])
+            labels = np.where(others > 0, (others - 1).astype(np.int32), labels[: len(others)])
         return Stored(**columns, labels=labels)
 
 

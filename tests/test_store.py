@@ -435,3 +435,14 @@ def test_a_dropped_epoch_leaves_nothing_behind(tmp_path):
     assert len(list(store.directory.iterdir())) == 1
     put(store.epoch(0), slice(3, 4), make(1, "f4"))  # and may come again, empty
     assert np.flatnonzero(read(store.epoch(0), 9)["flags"]).tolist() == [3]
+
+
+def test_the_largest_label_there_is(tmp_path):
+    """Rows whose label is no class, relabelled and twice, are the same rows."""
+    ids = np.arange(3)
+    x = np.zeros((3, 2), np.float32)
+    most = np.array([0, 2**31 - 1, 1], np.int32)
+    twice = [(np.concatenate([x, x]), np.concatenate([most, most]), np.concatenate([ids, ids]))]
+    run = fastdiv.analyze({0: (x, np.array([0, 1, 1]), ids), 1: twice[0]})
+    assert run.epochs["n_invalid"].to_pylist() == [0, 1]
+    assert run.summary["splits"][0]["n_duplicates"] == 3

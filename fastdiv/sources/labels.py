@@ -15,7 +15,7 @@ from fastdiv.sources.layout import Layout
 from fastdiv.sources.values import null_rows, numbers, pieces, strings
 
 PlaceInBatch = Callable[[int], str]
-TOO_LARGE = np.iinfo(np.int32).max - 1  # for any class; the store keeps labels + 1
+TOO_LARGE = np.iinfo(np.int32).max  # for any class
 
 
 def class_labels(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:
