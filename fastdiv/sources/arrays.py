@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,9 @@ import pyarrow as pa
 
 from fastdiv.arrays import as_array, as_predictions
 from fastdiv.errors import UsageError
-from fastdiv.sources.columns import detect
 from fastdiv.sources.fields import is_float_list, is_list, is_word_list
-from fastdiv.sources.layout import SAMPLE_ROWS, Asked, Layout
 from fastdiv.sources.metadata import with_metadata
-from fastdiv_kernels.contract import Array, Kind
+from fastdiv_kernels.contract import Array
 
 PREDICTIONS, LABELS, IDS = "predictions", "labels", "ids"
 
@@ -80,15 +77,6 @@ def as_record_batch(
     if is_word_list(columns[PREDICTIONS].type) and dtype in (None, "bfloat16"):
         return batch.replace_schema_metadata(with_metadata(batch.schema, dtype="bfloat16").metadata)
     return batch
-
-
-def array_layout(
-    batch: pa.RecordBatch, kind: Kind, class_names: tuple[str, ...] | None, name: str
-) -> Layout:
-    """Return the layout of what `as_record_batch` made, called `name` in errors."""
-    sample = pa.Table.from_batches([batch.slice(0, SAMPLE_ROWS)])
-    asked = Asked(class_names=class_names)
-    return replace(detect(batch.schema, sample, asked, name, {}), kind=kind)
 
 
 def _predictions(values: Any, dtype: str | None) -> pa.Array:
