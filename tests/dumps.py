@@ -47,6 +47,20 @@ def make(epochs=(0, 1, 2), n=40, c=3, seed=0, dtype=np.float32):
     return dump
 
 
+def spoil(dump):
+    """Make all go wrong that may, in three epochs of seven classes and 28 samples at least."""
+    first, second, third = dump.values()
+    first.x[10], first.x[11, 3], first.x[12] = np.nan, np.inf, -np.inf  # invalid
+    first.x[13, first.y[13]] = -np.inf  # infinite loss
+    second.x[14], third.x[15] = 0.5, np.nan  # a tie
+    third.y = third.y.copy()
+    third.y[20:25] = (third.y[20:25] + 1) % 7  # relabelled
+    third.y[26], third.y[27] = -1, 7  # out of range
+    # Six are new in the second epoch, three come later still, and four are gone in the third.
+    for epoch, some in zip(dump, (slice(0, -6), slice(0, -3), slice(4, None)), strict=True):
+        dump[epoch] = dump[epoch].take(some)
+
+
 def as_kind(rows, kind):
     """Return rows of logits as probs or logprobs of the same dtype."""
     if kind == "logits":

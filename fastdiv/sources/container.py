@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from fastdiv.errors import DataError
-from fastdiv.sources.fields import flat_schema, top_column
+from fastdiv.sources.fields import flat_schema, top_columns
 
 
 class Container(Protocol):
@@ -20,6 +20,7 @@ class Container(Protocol):
 
     name: str  # for messages
     schema: pa.Schema
+    flat: pa.Schema  # the same with nested columns beside the others, see `fields`
     rows: Sequence[int | None]  # of each row group; None: only reading tells
     size: int  # bytes that are really there, whatever a header claims
     once: bool  # can be read only once
@@ -64,7 +65,7 @@ class Whole:
     def __init__(self, name: str, schema: pa.Schema, size: int) -> None:
         self.name = name
         try:
-            self._flat = flat_schema(schema)
+            self.flat = flat_schema(schema)
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{name}: the name of a column is no UTF-8: the file is damaged"
@@ -119,7 +120,7 @@ def first_rows(container: Container, columns: Sequence[str], rows: int) -> pa.Ta
         if rows <= 0:
             break
     if not batches:
-        tops = list(dict.fromkeys(top_column(container.schema, name) for name in columns))
+        tops = top_columns(container.schema, columns)
         fields = [container.schema.field(name) for name in tops]
         return pa.Table.from_batches([], pa.schema(fields))
     return pa.Table.from_batches(batches)

@@ -167,8 +167,8 @@ def _from_bytes(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -
         rows = np.zeros((n, width), np.uint8)
         rows[usable] = used[offsets[usable, None] + np.arange(width)]
         whole = rows.ravel()
-    numbers = np.ndarray((n, c), layout.words, whole)  # wherever it lies: bytes are not aligned
-    return converted(numbers, layout.dtype)
+    # Wherever they lie: bytes are not aligned.
+    return converted(np.ndarray((n, c), layout.words, whole), layout.dtype)
 
 
 def _from_columns(batch: pa.RecordBatch, layout: Layout, problems: NDArray[np.uint8]) -> Array:
@@ -219,11 +219,9 @@ def _ids(column: pa.Array, name: str, place: PlaceInBatch) -> IdValues:
         )
     if uuid:
         return _uuid_texts(column)
-    if is_string(column.type) or not (is_binary(column.type) or is_integer(column.type)):
-        return strings(column)
-    if is_binary(column.type):
-        return column.cast(pa.large_binary())
-    return integer_ids(column.to_numpy())
+    if is_integer(column.type):
+        return integer_ids(column.to_numpy())
+    return column.cast(pa.large_binary()) if is_binary(column.type) else strings(column)
 
 
 def _uuid_texts(column: pa.Array) -> pa.Array:

@@ -6,6 +6,7 @@ first.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -84,6 +85,11 @@ def top_column(schema: pa.Schema, name: str) -> str:
     return str(max(above, key=len)) if above else name
 
 
+def top_columns(schema: pa.Schema, names: Iterable[str]) -> list[str]:
+    """Return the names of the columns that hold some columns, each once."""
+    return list(dict.fromkeys(top_column(schema, name) for name in names))
+
+
 def is_list(type_: pa.DataType) -> bool:
     """Whether a column holds a list a row, of any kind."""
     types = pa.types
@@ -110,10 +116,7 @@ def is_word_list(type_: pa.DataType) -> bool:
 
 def is_number(type_: pa.DataType) -> bool:
     """Whether a column holds a number a row."""
-    type_ = plain_type(type_)
-    return bool(
-        pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_)
-    )
+    return is_float(type_) or is_integer(type_)
 
 
 def is_float(type_: pa.DataType) -> bool:

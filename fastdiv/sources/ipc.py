@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.container import Whole, one_line, sliced, sound
-from fastdiv.sources.fields import top_column
+from fastdiv.sources.fields import top_columns
 
 SMALL_ROWS = 1024
 FAILURES = (pa.ArrowException, OSError, ValueError)
@@ -48,7 +48,7 @@ class FileContainer(Whole):
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a record batch, at most so many rows at a time; nothing is copied."""
-        wanted = {top_column(self.schema, name) for name in columns}
+        wanted = top_columns(self.schema, columns)
         fields = [i for i, name in enumerate(self.schema.names) if name in wanted]
         try:
             options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
@@ -134,9 +134,7 @@ class ReaderContainer(Whole):
             self._first.append(batch)
             have += len(batch)
         table = pa.Table.from_batches(self._first, self.schema)
-        return table.slice(0, rows).select(
-            list(dict.fromkeys(top_column(self.schema, name) for name in columns))
-        )
+        return table.slice(0, rows).select(top_columns(self.schema, columns))
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield what the reader gives, at most so many rows at a time."""
@@ -160,7 +158,7 @@ class ReaderContainer(Whole):
 
 
 def _select(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-    return batch.select(list(dict.fromkeys(top_column(batch.schema, name) for name in columns)))
+    return batch.select(top_columns(batch.schema, columns))
 
 
 def _width(type_: pa.DataType) -> int:

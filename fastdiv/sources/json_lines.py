@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from fastdiv.errors import DataError
 from fastdiv.sources.container import Whole, one_line
-from fastdiv.sources.fields import top_column
+from fastdiv.sources.fields import top_columns
 from fastdiv.sources.harness import answer, is_answer
 from fastdiv.sources.metadata import with_metadata
 from fastdiv.sources.text_files import most_rows, open_text
@@ -118,7 +118,7 @@ class JsonLinesContainer(Whole):
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows, at most so many at a time."""
-        wanted = dict.fromkeys(top_column(self.schema, name) for name in columns)
+        wanted = top_columns(self.schema, columns)
         fields = [self.schema.field(name) for name in wanted]
         # What was null in the first rows may hold numbers further on.
         schema = pa.schema(

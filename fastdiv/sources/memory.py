@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from fastdiv.sources.container import Whole
-from fastdiv.sources.fields import top_column
+from fastdiv.sources.fields import top_columns
 
 RUN_ROWS = 1 << 18
 
@@ -22,8 +22,8 @@ class TableContainer(Whole):
         self.rows = [min(RUN_ROWS, n - start) for start in range(0, n, RUN_ROWS)]
 
     def _run(self, group: int, columns: Sequence[str]) -> pa.Table:
-        tops = dict.fromkeys(top_column(self.schema, name) for name in columns)
-        return self._table.slice(group * RUN_ROWS, RUN_ROWS).select(list(tops))
+        tops = top_columns(self.schema, columns)
+        return self._table.slice(group * RUN_ROWS, RUN_ROWS).select(tops)
 
     def most_rows(self, group: int, classes: int) -> int | None:
         """Return the rows of a run."""

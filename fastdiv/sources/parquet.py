@@ -85,12 +85,12 @@ class ParquetContainer(Whole):
 
     def bounds(self, group: int, column: str) -> range | None:
         """Return the bounds of an integer column by its statistics."""
-        unsigned = pa.types.is_unsigned_integer(plain_type(self._flat.field(column).type))
+        unsigned = pa.types.is_unsigned_integer(plain_type(self.flat.field(column).type))
         formats = {1: "<I", 2: "<Q"} if unsigned else {1: "<i", 2: "<q"}
         for chunk in self._chunks(group, column):
             ends = chunk.minimum, chunk.maximum
             known = all(end is not None and len(end) == 4 * chunk.type for end in ends)
-            if known and chunk.type in formats and is_integer(self._flat.field(column).type):
+            if known and chunk.type in formats and is_integer(self.flat.field(column).type):
                 low, high = (struct.unpack(formats[chunk.type], end or b"")[0] for end in ends)
                 return range(low, high + 1)
         return None
@@ -106,7 +106,7 @@ class ParquetContainer(Whole):
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group, a few thousand rows at a time, so that its size does not matter."""
         done = 0
-        types = {name: self._flat.field(name).type for name in columns}
+        types = {name: self.flat.field(name).type for name in columns}
         lists = [name for name, type_ in types.items() if is_list(plain_type(type_))]
         values = dict.fromkeys(lists, 0)
         texts = [n for n, t in types.items() if is_string(t) or pa.types.is_dictionary(t)]

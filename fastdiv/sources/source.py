@@ -82,42 +82,36 @@ class Source:
         """Find the layout by the first part that has rows, and check the others against it."""
         for container in self.containers:
             if _known_rows(container) != 0:
-                schema = flat_schema(container.schema)
-                head = self._head(container, schema, asked)
+                head = self._head(container, asked)
                 if head.num_rows:
                     break
         else:
             more = f" and {len(self.containers) - 1} more" if len(self.containers) > 1 else ""
             raise DataError(f"no rows in {self.containers[0].name}{more}: nothing to analyze")
-        layout = self._without_what_is_given(self._detected(container, schema, head, asked))
-        flat = [flat_schema(c.schema) for c in self.containers]
-        for other, other_schema in zip(self.containers, flat, strict=True):
-            layout = agree(layout, schema, other_schema, container.name, other.name)
+        layout = self._without_what_is_given(self._detected(container, head, asked))
+        for other in self.containers:
+            layout = agree(layout, container.flat, other.flat, container.name, other.name)
         padded = [c for c in self.containers if c.padded]
         if padded:
             layout = self._with_most_choices(layout, padded)
         samples = self._samples(layout, container, head)
-        layout = settle_kind(layout, samples, asked.kind, said_by(schema).kind)
+        layout = settle_kind(layout, samples, asked.kind, said_by(container.flat).kind)
         return self._with_epochs_and_splits(layout)
 
-    def _head(self, container: Container, schema: pa.Schema, asked: Asked) -> pa.Table:
+    def _head(self, container: Container, asked: Asked) -> pa.Table:
         with _left_out_named(container):
-            columns = sampled_columns(schema, asked, container.name)
+            columns = sampled_columns(container.flat, asked, container.name)
         return container.head(columns, SAMPLE_ROWS // min(2, len(self.containers)))
 
-    def _detected(
-        self, container: Container, schema: pa.Schema, head: pa.Table, asked: Asked
-    ) -> Layout:
+    def _detected(self, container: Container, head: pa.Table, asked: Asked) -> Layout:
         keys = {
             "epoch": any(i.epoch_given or has_key(i.name, asked.epoch) for i in self._items),
             "split": any(i.split_given or has_key(i.name, asked.split) for i in self._items),
         }
-        flat = pa.table(
-            [flat_column(head, f.name) for f in flat_schema(head.schema)],
-            schema=flat_schema(head.schema),
-        )
+        schema = flat_schema(head.schema)
+        flat = pa.table([flat_column(head, f.name) for f in schema], schema=schema)
         with _left_out_named(container):
-            return detect(schema, flat, asked, container.name, keys)
+            return detect(container.flat, flat, asked, container.name, keys)
 
     def _samples(self, layout: Layout, first: Container, head: pa.Table) -> list[tuple[Any, str]]:
         """Return predictions of the first rows of the first and the last part that have some."""
@@ -191,7 +185,7 @@ class Source:
         return layout
 
     def _epoch_column_is_named(self, layout: Layout) -> bool:
-        schemas = (flat_schema(c.schema) for c in self.containers if len(c.schema))
+        schemas = (c.flat for c in self.containers if len(c.flat))
         return any(is_string(schema.field(layout.epoch).type) for schema in schemas)
 
     def _count(self) -> str:
