@@ -15,7 +15,7 @@ import pytest
 from benchmarks import data
 from fastdiv.backends import resolve
 from fastdiv.batch import Scores
-from fastdiv.store import flags_of
+from fastdiv.stored import flags_of
 from fastdiv_kernels import exact
 from fastdiv_kernels.contract import (
     BFLOAT16,

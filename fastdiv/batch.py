@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -68,6 +68,9 @@ class Scores:
         0 for an ordinary row. ``status & 7`` is the `fastdiv_kernels.contract.Reason` for which
         a row is invalid; its loss, confidence, margin and Brier score are then NaN. Bit 3 marks
         probabilities whose sum is off, bit 4 a tie for the maximum.
+    profile : (n, k) float16 or None
+        What a loss at any other temperature is made from (see `fastdiv_kernels.contract`), for
+        the store; None where nothing is to be kept, as in the results of `score`.
     """
 
     loss: Array
@@ -78,6 +81,7 @@ class Scores:
     brier: NDArray[np.float32]
     rank: NDArray[np.int32]
     status: NDArray[np.uint8]
+    profile: NDArray[np.float16] | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -98,8 +102,18 @@ class Scores:
 
     def rows(self, start: int, stop: int) -> Scores:
         """Return views of the scores of some rows."""
-        return Scores(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+        return self.take(slice(start, stop))
+
+    def take(self, rows: slice | NDArray[np.int64]) -> Scores:
+        """Return the scores of some rows."""
+        taken = Scores(*(x[rows] for x in self.arrays()))
+        if self.profile is not None:
+            taken.profile = self.profile[rows]
+        return taken
 
     def arrays(self) -> tuple[Array, ...]:
-        """Return the arrays in the order in which kernels take them."""
-        return tuple(getattr(self, f.name) for f in fields(self))
+        """Return the arrays that `score` writes, in the order in which kernels take them."""
+        return (
+            self.loss, self.correct, self.predicted, self.confidence, self.margin, self.brier,
+            self.rank, self.status,
+        )  # fmt: skip

@@ -21,6 +21,7 @@ from fastdiv.plan import (
     IN_FLIGHT_BYTES,
     SCORED_ROW_BYTES,
     Plan,
+    kept_bytes,
     make_plan,
     selection,
 )
@@ -29,7 +30,7 @@ from fastdiv.scan import Options, Scan
 from fastdiv.scoring import score_batch, usable_threads
 from fastdiv.scratch import temporary_directory
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
-from fastdiv.store import flags_of
+from fastdiv.stored import flags_of
 
 
 class Progress(Protocol):
@@ -113,9 +114,11 @@ def analyze(
         Default: the processors this process may run on. Does not change a bit of the result.
     memory : str or number, optional
         Refuse to start where the estimate exceeds this: ``"4GB"``, or bytes.
-    scores : {"all", "rolling"}
-        Keep the stored scores of all epochs (21 bytes a sample and epoch on disk, 25 for
-        float64), or of the last two, which needs epochs to come in order.
+    scores : {"all", "slim", "rolling"}
+        What is kept on disk of each sample and epoch: "all" keeps what any verdict needs (21
+        bytes for two classes, 21 + 2 C for up to 16, 45 beyond; 4 more for float64), "slim" 21
+        bytes, without what the best temperature is found from where there are more than two
+        classes, "rolling" keeps all of the last two epochs, and needs epochs to come in order.
     backend : {"auto", "cpu", "reference"}
     clip : float, optional
         Clip the loss at ``-log(clip)`` nats. Default: never.
@@ -158,20 +161,21 @@ def analyze(
     data = open_source(source, asked)
     data.name_epochs()
     selected = selection(epochs, data.epoch_names)
-    plan = make_plan(data, selected, threads, scores == "rolling")
+    plan = make_plan(data, selected, threads, options.scores)
     plan.check_memory(memory)
     directory = temporary_directory() if output is None else directory_beside(Path(output))
     try:
 
         def read_and_score(chunk: Chunk) -> Iterator[tuple[Batch, Scores, NDArray[np.uint8]]]:
             for batch in data.read(chunk):
-                scored = score_batch(kernels, batch, data.layout.kind, options.clip_nats)
+                scored = score_batch(
+                    kernels, batch, data.layout.kind, options.clip_nats, options.keeps_profiles
+                )
                 batch.predictions = np.empty((0, 0))  # not needed any more
                 yield batch, scored, flags_of(scored)
 
-        pipeline = Pipeline(
-            read_and_score, lambda item: len(item[1]) * SCORED_ROW_BYTES, IN_FLIGHT_BYTES
-        )
+        row_bytes = SCORED_ROW_BYTES + kept_bytes(data.layout, options.scores)
+        pipeline = Pipeline(read_and_score, lambda item: len(item[1]) * row_bytes, IN_FLIGHT_BYTES)
 
         def reread(last: Chunk) -> Iterator[Batch]:
             for chunk in plan.chunks[: plan.chunks.index(last) + 1]:

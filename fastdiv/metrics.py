@@ -5,15 +5,18 @@ A metric over what the kernels already count is one row here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from fastdiv.states import ClassTotals, EpochTotals, PairTotals
+from fastdiv.temperature import Tempered, tempered
 from fastdiv_kernels import exact
 from fastdiv_kernels.contract import BINS, Cell, Count, LossSum, PairCount, TallySum
 
@@ -22,6 +25,43 @@ REAL = pa.float64()
 
 
 @dataclass(frozen=True, slots=True)
+class ClassMeans:
+    """Means over the classes of one epoch, and what its priors alone would reach.
+
+    Zero where a class was never predicted (precision), as scikit-learn's ``zero_division=0``.
+    """
+
+    balanced_accuracy: float | None  # mean recall of the classes that occur among labels
+    f1_macro: float | None  # over classes that occur among labels or predictions
+    f1_weighted: float | None  # by support
+    mcc: float | None  # Matthews correlation (Gorodkin 2004); None where one class is all there is
+    accuracy_majority: float | None  # of always predicting the most frequent class
+    prior_entropy: float | None  # nats: the loss of always predicting the class shares
+
+    @classmethod
+    def of(cls, counts: Any) -> ClassMeans:
+        """Make them from support, predicted and true positive of each class, (c, >= 3) int64."""
+        support, predicted, right = (counts[:, i].astype(np.float64) for i in range(3))
+        n = float(support.sum())
+        if not n:
+            return cls(None, None, None, None, None, None)
+        labelled, occurring = support > 0, (support > 0) | (predicted > 0)
+        recall = right[labelled] / support[labelled]
+        f1 = 2 * right[occurring] / (support[occurring] + predicted[occurring])
+        share = support[labelled] / n
+        spread = [n * n - float((x * x).sum()) for x in (support, predicted)]
+        agreement = float(right.sum()) * n - float((support * predicted).sum())
+        return cls(
+            balanced_accuracy=float(recall.mean()),
+            f1_macro=float(f1.mean()),
+            f1_weighted=float((f1 * support[occurring]).sum() / n),
+            mcc=agreement / math.sqrt(spread[0] * spread[1]) if all(spread) else None,
+            accuracy_majority=float(share.max()),
+            prior_entropy=abs(float((share * np.log(share)).sum())),
+        )
+
+
+@dataclass(frozen=True)
 class EpochRow:
     """One epoch of one split: what the columns of `epochs` are made from."""
 
@@ -30,6 +70,13 @@ class EpochRow:
     totals: EpochTotals
     classes: int  # number of classes
     name: str | None = None  # where epochs are not plain numbers
+    means: ClassMeans | None = None
+
+    @cached_property
+    def tempered(self) -> Tempered | None:
+        """The best temperature and what it leaves of the loss; None where that was not kept."""
+        whole = loss_finite(self)
+        return tempered(self.totals.tempered_counts, self.totals.tempered_sums, whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +142,57 @@ def loss_wrong(row: EpochRow) -> float | None:
 
 def ece(row: EpochRow) -> float | None:
     """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599), 15 bins."""
-    if not valid(row):
-        return None
-    gaps = Fraction(0)
-    for b in range(BINS):
-        confidence = exact.value(row.totals.sums[TallySum.BIN_CONFIDENCE + b])
-        gaps += abs(int(row.totals.bins[b, 1]) - confidence)
-    return float(gaps / valid(row))
+    return float(sum(map(abs, gaps(row))) / valid(row)) if valid(row) else None
+
+
+def gaps(row: EpochRow) -> list[Fraction]:
+    """Return for each bin the sum of confidence minus correctness of its samples."""
+    totals = row.totals
+    return [
+        exact.value(totals.sums[TallySum.BIN_CONFIDENCE + b]) - int(totals.bins[b, 1])
+        for b in range(BINS)
+    ]
+
+
+def overconfidence(row: EpochRow) -> float | None:
+    """Return the part of the calibration error that is of bins more confident than right."""
+    return float(sum(g for g in gaps(row) if g > 0) / valid(row)) if valid(row) else None
+
+
+def largest_gap(row: EpochRow) -> float | None:
+    """Return the maximum calibration error: that of the bin where it is largest."""
+    n = row.totals.bins[:, 0].tolist()
+    by_bin = [float(abs(g) / k) for g, k in zip(gaps(row), n, strict=True) if k]
+    return max(by_bin, default=None)
+
+
+def calibration(row: EpochRow) -> float | None:
+    """Return what the best temperature takes off the loss, in nats."""
+    return row.tempered.calibration if row.tempered else None
+
+
+def refinement(row: EpochRow) -> float | None:
+    """Return what the best temperature leaves of the mean of the finite losses, in nats."""
+    whole, part = loss_finite(row), calibration(row)
+    return None if whole is None or part is None else whole - part
+
+
+def of_temper(field: str) -> Callable[[EpochRow], float | None]:
+    """Return a metric of the best temperature; None where nothing tells it."""
+    return lambda row: getattr(row.tempered, field) if row.tempered else None
+
+
+def of_classes(field: str) -> Callable[[EpochRow], float | None]:
+    """Return a metric that is a mean over classes."""
+    return lambda row: getattr(row.means, field) if row.means else None
+
+
+def skill(row: EpochRow) -> float | None:
+    """Return D², the share of the loss of predicting class shares that is saved; minus infinity
+    where the loss is infinite, None where one class is all there is.
+    """  # noqa: D205
+    value, entropy = loss(row), row.means.prior_entropy if row.means else None
+    return 1 - value / entropy if value is not None and entropy else None
 
 
 def of_count(which: Count) -> Callable[[EpochRow], int]:
@@ -141,6 +232,19 @@ EPOCH_METRICS = (
         lambda row: share(row.totals.count(Count.TOP5), valid(row)) if row.classes > 5 else None,
     ),
     Metric("ece", REAL, ece),
+    Metric("ece_overconfident", REAL, overconfidence),
+    Metric("mce", REAL, largest_gap),
+    Metric("temperature", REAL, of_temper("temperature")),
+    Metric("temperature_bound", pa.string(), of_temper("bound")),
+    Metric("refinement", REAL, refinement),
+    Metric("calibration", REAL, calibration),
+    Metric("balanced_accuracy", REAL, of_classes("balanced_accuracy")),
+    Metric("f1_macro", REAL, of_classes("f1_macro")),
+    Metric("f1_weighted", REAL, of_classes("f1_weighted")),
+    Metric("mcc", REAL, of_classes("mcc")),
+    Metric("accuracy_majority", REAL, of_classes("accuracy_majority")),
+    Metric("prior_entropy", REAL, of_classes("prior_entropy")),
+    Metric("d2_log_loss", REAL, skill),
 )  # fmt: skip
 
 
@@ -219,7 +323,12 @@ def class_table(
 ) -> pa.Table:
     """Make the rows of `classes` of one epoch: one for each class."""
     c = len(totals.counts)
-    support, infinite = totals.counts[:, 0], totals.counts[:, 3]
+    support, predicted, right, infinite = totals.counts.T
+
+    def ratio(part: Any, whole: Any) -> pa.Array:
+        with np.errstate(invalid="ignore"):
+            return pa.array(part / whole, mask=whole == 0)
+
     losses = [
         np.inf if infinite[i] else mean(totals.loss_sums[i], int(support[i])) for i in range(c)
     ]
@@ -229,23 +338,33 @@ def class_table(
             "epoch": pa.array(np.full(c, epoch, np.int64)),
             "class": pa.array(names, pa.string()) if names else pa.array(np.arange(c, dtype="i4")),
             "support": pa.array(support),
-            "predicted": pa.array(totals.counts[:, 1]),
-            "true_positive": pa.array(totals.counts[:, 2]),
+            "predicted": pa.array(predicted),
+            "true_positive": pa.array(right),
             "loss": pa.array(losses, REAL),
+            "precision": ratio(right, predicted),
+            "recall": ratio(right, support),
+            "f1": ratio(2 * right, support + predicted),
         }
     )
 
 
 def best_epochs(rows: Iterable[EpochRow]) -> dict[str, Any]:
-    """Return the epochs with the lowest loss and the highest accuracy, the earliest of equals.
+    """Return the epochs that are best by loss, accuracy and refinement, the earliest of equals.
 
-    The loss is the mean of the finite losses; both are None where nothing is valid.
+    The loss is the mean of the finite losses; None where nothing is valid, or not kept.
     """
     rows = sorted(rows, key=lambda row: row.epoch)
-    measured = [(row.epoch, loss_finite(row), accuracy(row)) for row in rows]
-    by_loss = [(loss, epoch) for epoch, loss, _ in measured if loss is not None]
-    by_accuracy = [(-accuracy, epoch) for epoch, _, accuracy in measured if accuracy is not None]
+
+    def lowest(of: Callable[[EpochRow], float | None]) -> int | None:
+        found = [(value, row.epoch) for row in rows if (value := of(row)) is not None]
+        return min(found)[1] if found else None
+
+    def errors(row: EpochRow) -> float | None:
+        right = accuracy(row)
+        return None if right is None else -right
+
     return {
-        "epoch_lowest_loss": min(by_loss)[1] if by_loss else None,
-        "epoch_highest_accuracy": min(by_accuracy)[1] if by_accuracy else None,
+        "epoch_lowest_loss": lowest(loss_finite),
+        "epoch_highest_accuracy": lowest(errors),
+        "epoch_lowest_refinement": lowest(refinement),
     }

@@ -12,7 +12,7 @@ import numpy as np
 from fastdiv.batch import Chunk
 from fastdiv.errors import UsageError
 from fastdiv.sources import Layout, Source
-from fastdiv_kernels.contract import DYNAMICS
+from fastdiv_kernels.contract import DYNAMICS, profile_width
 
 PROGRAM_BYTES = 320 << 20  # Python, Arrow, Numba and their caches; measured
 IN_FLIGHT_BYTES = 96 << 20  # scores that wait for their turn
@@ -119,7 +119,7 @@ def _number_of(epoch: Any, names: Mapping[int, str]) -> int:
     )
 
 
-def make_plan(source: Source, selected: Selection | None, threads: int, rolling: bool) -> Plan:
+def make_plan(source: Source, selected: Selection | None, threads: int, scores: str) -> Plan:
     """Choose the chunks that hold selected epochs and estimate what reading them needs."""
     chunks: list[Chunk] = []
     known: set[int] = set()
@@ -143,7 +143,7 @@ def make_plan(source: Source, selected: Selection | None, threads: int, rolling:
     rows = _sum(chunk.rows for chunk in chunks)
     most = [source.most_rows(chunk) for chunk in chunks]
     samples = _samples(chunks, most, len(known) if known and not unknown else None)
-    memory, disk = _needs(layout, samples, _sum(most), threads, rolling)
+    memory, disk = _needs(layout, samples, _sum(most), threads, scores)
     split_column = layout.split is not None
     return Plan(
         chunks=chunks,
@@ -170,22 +170,29 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
 
 
 def _needs(
-    layout: Layout, samples: int | None, rows: int | None, threads: int, rolling: bool
+    layout: Layout, samples: int | None, rows: int | None, threads: int, scores: str
 ) -> tuple[int | None, int | None]:
     """Return at most how many bytes of memory and disk are needed."""
     if samples is None or rows is None:
         return None, None
     width = layout.classes * layout.dtype.itemsize
-    stored = 17 + (8 if layout.dtype == np.float64 else 4)
-    in_flight = min(rows * SCORED_ROW_BYTES, IN_FLIGHT_BYTES)
+    rolling, kept = scores == "rolling", kept_bytes(layout, scores)
+    stored = 17 + (8 if layout.dtype == np.float64 else 4) + kept
+    row_bytes = SCORED_ROW_BYTES + kept
+    in_flight = min(rows * row_bytes, IN_FLIGHT_BYTES)
     # Arrow holds a batch as decoded and the pages it came from.
-    reading = threads * 4 * min(rows, layout.batch_rows) * (width + SCORED_ROW_BYTES)
+    reading = threads * 4 * min(rows, layout.batch_rows) * (width + row_bytes)
     id_bytes = 0 if layout.id is None else STRING_ID_BYTES if layout.string_ids else 8
     classes = layout.classes * (4 * 8 + (560 if layout.dtype == np.float64 else 96)) * (threads + 1)
     memory = samples * (INDEX_BYTES + id_bytes + 2 * stored) + in_flight + reading + classes
     memory += samples * HISTORY_BYTES if rolling else 0
     disk = samples * 2 * stored if rolling else rows * stored + samples * HISTORY_BYTES
     return PROGRAM_BYTES + memory, disk
+
+
+def kept_bytes(layout: Layout, scores: str) -> int:
+    """Return how many bytes are kept of a prediction's vector, with scores "all", "slim", ..."""
+    return 0 if scores == "slim" else 2 * profile_width(layout.classes)
 
 
 def split_order(split: str | None) -> tuple[bool, str]:

@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 
 import fastdiv
 from fastdiv.batch import Batch, Chunk, Scores
+from fastdiv.epoch_file import Contradiction
 from fastdiv.errors import DataError, UsageError
 from fastdiv.invalid import InvalidRows, Tally
-from fastdiv.metrics import best_epochs
+from fastdiv.metrics import ClassMeans, best_epochs, class_table
 from fastdiv.plan import Selection, split_order
 from fastdiv.run import SCHEMA_VERSION, scores_directory, tables_of
 from fastdiv.sources import Layout
 from fastdiv.split import SplitScan
-from fastdiv.store import Contradiction
-from fastdiv.tables import History, Samples, class_rows, epoch_row, pair_row
+from fastdiv.tables import History, Samples, class_totals, epoch_row, pair_row
 from fastdiv_kernels.contract import Backend, dtype_name
+
+SCORES = ("all", "slim", "rolling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,17 @@ class Options:
     def __post_init__(self) -> None:
         if self.duplicates not in ("error", "first"):
             raise UsageError(f"duplicates must be error or first, not {self.duplicates!r}")
-        if self.scores not in ("all", "rolling"):
-            raise UsageError(f"scores must be all or rolling, not {self.scores!r}")
+        if self.scores not in SCORES:
+            raise UsageError(f"scores must be {', '.join(SCORES)}, not {self.scores!r}")
         clip: object = self.clip
         usable = isinstance(clip, float | int) and 0 < clip < 1
         if clip is not None and not usable:
             raise UsageError(f"clip must be a number between 0 and 1, not {clip!r}")
+
+    @property
+    def keeps_profiles(self) -> bool:
+        """Whether losses at other temperatures can be had of the scores that are stored."""
+        return self.scores != "slim"
 
     @property
     def clip_nats(self) -> float | None:
@@ -122,7 +129,7 @@ class Scan:
     ) -> None:
         labels, ids = batch.labels, batch.ids
         if rows is not None:
-            scores = Scores(*(x[rows] for x in scores.arrays()))
+            scores = scores.take(rows)
             labels, flags = labels[rows], flags[rows]
             if ids is not None:
                 ids = ids.take(pa.array(rows)) if isinstance(ids, pa.Array) else ids[rows]
@@ -152,7 +159,8 @@ class Scan:
             wide = self.layout.dtype == np.float64
             self.splits[name] = SplitScan.create(
                 name, self.directory, len(self.splits), np.dtype("f8" if wide else "f4"),
-                self.expected, self.options.scores == "rolling",
+                self.layout.classes, self.options.keeps_profiles, self.expected,
+                self.options.scores == "rolling",
             )  # fmt: skip
         return self.splits[name]
 
@@ -220,13 +228,13 @@ class Scan:
         how = (self.pool, self.threads)
         for epoch in sorted(e for e in part.store.files if e not in part.rows):
             name = self.epoch_names.get(epoch)
-            row = epoch_row(self.kernels, samples, epoch, layout.classes, *how, name)
+            by_class = class_totals(self.kernels, samples, epoch, layout.classes, *how)
+            means = ClassMeans.of(by_class.counts)
+            row = epoch_row(self.kernels, samples, epoch, layout.classes, *how, name, means)
             if part.rows:
                 before = part.rows[max(part.rows)]
                 pair = pair_row(self.kernels, samples, before, row, *how)
-            classes = class_rows(
-                self.kernels, samples, epoch, layout.classes, layout.class_names, *how
-            )
+            classes = class_table(part.name, epoch, by_class, layout.class_names)
             if self.options.scores == "rolling":
                 part.history.carry_on(self.kernels, samples, [epoch], *how)
             part.classes[epoch] = classes

@@ -13,7 +13,7 @@ from fastdiv.arrays import as_labels, as_predictions
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
-from fastdiv_kernels.contract import REASON, Backend, Kind, Reason
+from fastdiv_kernels.contract import REASON, Backend, Kind, Reason, profile_width
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -108,8 +108,13 @@ def run_all(work: Callable[[int], None], items: range, threads: int) -> None:
             list(pool.map(work, items))
 
 
-def score_batch(kernels: Backend, batch: Batch, kind: Kind, clip_nats: float | None) -> Scores:
-    """Score a batch, with the problems that only its source could see, and the user's clipping."""
+def score_batch(
+    kernels: Backend, batch: Batch, kind: Kind, clip_nats: float | None, profiles: bool
+) -> Scores:
+    """Score a batch, with the problems that only its source could see, and the user's clipping.
+
+    `profiles`: keep of each vector what its loss at other temperatures is made from.
+    """
     scores = Scores.empty(len(batch.labels), batch.predictions.dtype)
     kernels.score(batch.predictions, batch.labels, kind, *scores.arrays())
     if batch.problems is not None:
@@ -120,6 +125,10 @@ def score_batch(kernels: Backend, batch: Batch, kind: Kind, clip_nats: float | N
         scores.predicted[bad] = scores.rank[bad] = -1
         for values in (scores.loss, scores.confidence, scores.margin, scores.brier):
             values[bad] = np.nan
+    width = profile_width(batch.predictions.shape[1]) if profiles else 0
+    if width:
+        scores.profile = np.empty((len(scores), width), np.float16)
+        kernels.profile(batch.predictions, kind, scores.predicted, scores.profile)
     if clip_nats is not None:
         np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
     return scores

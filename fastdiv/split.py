@@ -14,9 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastdiv.batch import IdValues, Scores
+from fastdiv.epoch_file import ONCE, Contradiction
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow
-from fastdiv.store import ONCE, Contradiction, Store, Stored
+from fastdiv.store import Store
+from fastdiv.stored import Stored
 from fastdiv.tables import History, Samples
 
 
@@ -47,10 +49,11 @@ class SplitScan:
     @classmethod
     def create(
         cls, name: str | None, directory: Path, number: int, loss_dtype: np.dtype[Any],
-        expected: int, rolling: bool,
+        classes: int, profiles: bool, expected: int, rolling: bool,
     ) -> SplitScan:  # fmt: skip
         """Begin the split of a number in a directory."""
-        store = Store.create(_scores(directory, number), loss_dtype, expected)
+        where = _scores(directory, number)
+        store = Store.create(where, loss_dtype, classes, profiles, expected)
         history = History(None if rolling else _history(directory, number))
         return cls(name, Ledger(expected), store, history)
 

@@ -14,10 +14,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdiv.store import Stored
+from fastdiv.stored import Stored
 from fastdiv_kernels import exact
 from fastdiv_kernels.contract import (
     BINS,
+    GRID,
     Backend,
     Cell,
     Count,
@@ -63,6 +64,8 @@ class EpochTotals(Mergeable):
     bins: Int64s  # (BINS, 2): rows, right rows
     loss_sums: Int64s  # (len(LossSum), k)
     sums: Int64s  # (BIN_CONFIDENCE + BINS, k32)
+    tempered_counts: Int64s  # (1,): rows whose loss at other temperatures is known
+    tempered_sums: Int64s  # (2 * len(GRID), LIMBS_FIXED): losses on the grid, then derivatives
 
     @classmethod
     def zero(cls, loss_dtype: np.dtype[Any]) -> Self:
@@ -72,6 +75,8 @@ class EpochTotals(Mergeable):
             np.zeros((BINS, 2), np.int64),
             exact.zeros(len(LossSum), loss_dtype),
             exact.zeros(TallySum.BIN_CONFIDENCE + BINS, np.dtype(np.float32)),
+            np.zeros(1, np.int64),
+            np.zeros((2 * len(GRID), exact.LIMBS_FIXED), np.int64),
         )
 
     def absorb(self, kernels: Backend, x: Stored) -> None:
@@ -80,6 +85,11 @@ class EpochTotals(Mergeable):
             x.loss, x.confidence, x.margin, x.brier, x.flags,
             self.counts, self.bins, self.loss_sums, self.sums,
         )  # fmt: skip
+        if x.has_profile:
+            kernels.tally_temperatures(
+                x.loss, x.margin, x.flags, x.profile, x.classes,
+                self.tempered_counts, self.tempered_sums,
+            )  # fmt: skip
 
     @property
     def n(self) -> int:

@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fastdiv.disk import extend, write_at
+from fastdiv.epoch_file import EpochFile
 from fastdiv.errors import UsageError
 from fastdiv.ledger import Ledger
-from fastdiv.metrics import EpochRow, PairRow, class_table
+from fastdiv.metrics import ClassMeans, EpochRow, PairRow
 from fastdiv.states import ClassTotals, EpochTotals, PairTotals, total
-from fastdiv.store import OPEN_FILES, EpochFile, Store, Stored
+from fastdiv.store import OPEN_FILES, Store
+from fastdiv.stored import Stored
 from fastdiv_kernels.contract import DYNAMICS, Array, Backend
 
 MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
@@ -60,22 +62,20 @@ class Samples:
 
 def epoch_row(
     kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int,
-    name: str | None = None,
+    name: str | None = None, means: ClassMeans | None = None,
 ) -> EpochRow:  # fmt: skip
     """Total an epoch."""
     zero = partial(EpochTotals.zero, samples.store.loss_dtype)
     totals = _total(zero, kernels, samples, [epoch], pool, tasks)
-    return EpochRow(samples.split, epoch, totals, classes, name)
+    return EpochRow(samples.split, epoch, totals, classes, name, means)
 
 
-def class_rows(
-    kernels: Backend, samples: Samples, epoch: int, classes: int,
-    names: tuple[str, ...] | None, pool: Executor, tasks: int,
-) -> pa.Table:  # fmt: skip
+def class_totals(
+    kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int
+) -> ClassTotals:
     """Total an epoch by class."""
     zero = partial(ClassTotals.zero, classes, samples.store.loss_dtype)
-    totals = _total(zero, kernels, samples, [epoch], pool, tasks)
-    return class_table(samples.split, epoch, totals, names)
+    return _total(zero, kernels, samples, [epoch], pool, tasks)
 
 
 def pair_row(

@@ -23,8 +23,10 @@ KEYS = {
 }
 CLASS_INDEX = {"class", "label", "last_predicted"}  # int32, or strings where classes have names
 RATIOS = {"accuracy", "top5_accuracy", "delta_accuracy", "churn", "negative_flip_rate"}
+RATIOS |= {"precision", "recall", "f1"}
 # Means of what is kept as float32 whatever the input is; all else follows the loss.
-STORED_FLOAT32 = {("epochs", c) for c in ("confidence", "brier", "margin", "ece")}
+STORED_FLOAT32 = {("epochs", c) for c in ("confidence", "brier", "margin", "ece", "mce")}
+STORED_FLOAT32 |= {("epochs", "ece_overconfident")}
 STORED_FLOAT32 |= {("samples", "aum")}
 FLOAT32 = 2e-6  # relative error that single precision may cost a mean
 
@@ -101,13 +103,46 @@ def ratio(numerator, denominator):
     return None if denominator == 0 else float(numerator) / float(denominator)
 
 
-def calibration_error(e):
-    """Return the expected calibration error over 15 bins, from the confidence as stored."""
+def calibration_errors(e):
+    """Return what 15 bins of the confidence as stored say of calibration."""
     stored = e.confidence[e.valid].astype(np.float32).astype(np.float64)
     right = e.right[e.valid]
     bins = np.clip(np.ceil(15 * stored) - 1, 0, 14)
-    gaps = [abs(fsum(stored[bins == b]) - right[bins == b].sum()) for b in range(15)]
-    return ratio(fsum(gaps), len(stored))
+    gaps = {b: fsum(stored[bins == b]) - right[bins == b].sum() for b in set(bins.tolist())}
+    return {
+        "ece": ratio(fsum(map(abs, gaps.values())), len(stored)),
+        "ece_overconfident": ratio(fsum(g for g in gaps.values() if g > 0), len(stored)),
+        "mce": max((float(abs(g) / (bins == b).sum()) for b, g in gaps.items()), default=None),
+    }
+
+
+def class_means(e, loss):
+    """Return means over the classes, as scikit-learn defines them."""
+    y, said = e.labels[e.valid], e.predicted[e.valid]
+    n = len(y)
+    if not n:
+        names = ["balanced_accuracy", "f1_macro", "f1_weighted", "mcc", "accuracy_majority"]
+        return dict.fromkeys([*names, "prior_entropy", "d2_log_loss"])
+    occurring = sorted(set(y.tolist()) | set(said.tolist()))
+    support = {k: int((y == k).sum()) for k in occurring}
+    predicted = {k: int((said == k).sum()) for k in occurring}
+    f1 = {k: 2 * ((y == k) & (said == k)).sum() / (support[k] + predicted[k]) for k in occurring}
+    labelled = [k for k in occurring if support[k]]
+    entropy = -fsum(support[k] / n * np.log(support[k] / n) for k in labelled) + 0.0
+    mcc = (y == said).sum() * n - sum(support[k] * predicted[k] for k in occurring)
+    for counts in (support, predicted):
+        rest = n * n - sum(k * k for k in counts.values())
+        mcc = None if mcc is None or not rest else mcc / rest**0.5
+    return {
+        "balanced_accuracy": fsum(((said == k) & (y == k)).sum() / support[k] for k in labelled)
+        / len(labelled),
+        "f1_macro": fsum(f1.values()) / len(f1),
+        "f1_weighted": fsum(f1[k] * support[k] for k in labelled) / n,
+        "mcc": None if mcc is None else float(mcc),
+        "accuracy_majority": max(support.values()) / n,
+        "prior_entropy": float(entropy),
+        "d2_log_loss": None if len(labelled) < 2 else float(1 - loss / entropy),
+    }
 
 
 def epoch_row(split, epoch, e):
@@ -133,11 +168,14 @@ def epoch_row(split, epoch, e):
         "top5_accuracy": (
             ratio((e.rank[ok] < 5).sum(), ok.sum()) if e.predictions.shape[1] > 5 else None
         ),
-        "ece": calibration_error(e),
+        **calibration_errors(e),
+        **class_means(e, mean(e.loss[ok])),
         # The calibration error is what is left of differences of confidences.
         "_scale": {
             "margin": mean(np.abs(finite_margin)) or 0.0,
-            "ece": mean(e.confidence[ok]) or 0.0,
+            **dict.fromkeys(["ece", "ece_overconfident"], mean(e.confidence[ok]) or 0.0),
+            "mce": float(e.confidence[ok].max(initial=0.0)),
+            "d2_log_loss": 1.0,
         },
     }
 
@@ -196,6 +234,9 @@ def class_rows(split, epoch, e, names):
             "predicted": int(said.sum()),
             "true_positive": int((mine & said).sum()),
             "loss": mean(e.loss[mine]),
+            "precision": ratio((mine & said).sum(), said.sum()),
+            "recall": ratio((mine & said).sum(), mine.sum()),
+            "f1": ratio(2 * (mine & said).sum(), mine.sum() + said.sum()),
         }
 
 

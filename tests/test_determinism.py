@@ -25,7 +25,7 @@ from fastdiv import scoring, store, tables
 from fastdiv.sources import layout, memory
 
 EPOCHS = (0, 3, 4)
-NAMES = [field.name for field in fields(fastdiv.Scores)]
+NAMES = [field.name for field in fields(fastdiv.Scores) if field.name != "profile"]
 
 
 def hard(dtype=np.float32):

@@ -126,7 +126,7 @@ def test_disk_follows_the_samples_where_only_a_column_tells_the_epochs(tmp_path,
     t = pa.concat_tables([table(r, epoch=e) for e, r in dump.items()]).combine_chunks()
     fastdiv.analyze(t, output=tmp_path / "run")
     stored = sum(path.stat().st_size for path in tmp_path.rglob("*.scores"))
-    assert stored <= 20 * 21 * max(4096, rows)
+    assert stored <= 20 * (21 + 2 * 3) * max(4096, rows)
 
 
 def test_logits_close_to_a_distribution_stay_logits():

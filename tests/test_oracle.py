@@ -138,9 +138,11 @@ def test_a_sample_never_valid():
 def test_classes_by_hand():
     rows = expect({("val", 3): epoch(EPOCH_3)}, class_names=["a", "b", "c"])["classes"]
     assert [list(row.values()) for row in rows] == [
-        ["val", 3, "a", 3, 4, 2, pytest.approx(LN4 * 2 / 3)],  # 1, 6, 7: (1 + 2 + 1) / 3 ln 2
-        ["val", 3, "b", 3, 3, 2, pytest.approx(LN4 * 2 / 3)],  # 2, 4, 9: (2 + 1 + 1) / 3 ln 2
-        ["val", 3, "c", 2, 1, 0, INF],
+        # 1, 6, 7: (1 + 2 + 1) / 3 ln 2; precision, recall, F1
+        ["val", 3, "a", 3, 4, 2, pytest.approx(LN4 * 2 / 3), 1 / 2, 2 / 3, 4 / 7],
+        # 2, 4, 9: (2 + 1 + 1) / 3 ln 2
+        ["val", 3, "b", 3, 3, 2, pytest.approx(LN4 * 2 / 3), 2 / 3, 2 / 3, 2 / 3],
+        ["val", 3, "c", 2, 1, 0, INF, 0.0, 0.0, 0.0],
     ]
 
 

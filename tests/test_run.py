@@ -48,14 +48,16 @@ def files(folder):
 
 COLUMNS = {
     "epochs": """split epoch epoch_name n n_invalid n_infinite n_unnormalized n_ties loss
-        loss_finite accuracy confidence brier margin loss_right loss_wrong top5_accuracy ece""",
+        loss_finite accuracy confidence brier margin loss_right loss_wrong top5_accuracy ece
+        ece_overconfident mce temperature temperature_bound refinement calibration
+        balanced_accuracy f1_macro f1_weighted mcc accuracy_majority prior_entropy d2_log_loss""",
     "transitions": """split epoch_from epoch_to n n_infinite n_invalid n_relabelled n_only_from
         n_only_to rr rw wr ww_same ww_changed delta_accuracy delta_loss delta_loss_rr delta_loss_rw
         delta_loss_wr delta_loss_ww_same delta_loss_ww_changed delta_loss_membership churn
         negative_flip_rate""",
     "samples": """split sample_id label n_epochs n_correct learned first_learned forgetting_events
         confidence variability aum last_loss last_predicted last_correct""",
-    "classes": "split epoch class support predicted true_positive loss",
+    "classes": "split epoch class support predicted true_positive loss precision recall f1",
 }
 
 
@@ -357,7 +359,7 @@ def test_a_run_says_what_it_is(hard):
 
 
 def values(scores):
-    return {f.name: getattr(scores, f.name) for f in fields(scores)}
+    return {f.name: getattr(scores, f.name) for f in fields(scores) if f.name != "profile"}
 
 
 @pytest.mark.parametrize("kind", ["logits", "probs", "logprobs"])

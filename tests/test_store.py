@@ -1,17 +1,19 @@
 """The store against a dict of rows: written in any order, grown, merged, opened again."""
 
 import os
-from dataclasses import fields
 
 import numpy as np
 import pytest
 
 import fastdiv
 from fastdiv.batch import Scores
-from fastdiv.store import FIELDS, OPEN_FILES, Contradiction, Store, flags_of
+from fastdiv.epoch_file import Contradiction
+from fastdiv.store import OPEN_FILES, Store
+from fastdiv.stored import COLUMNS, FIELDS, flags_of
 from fastdiv_kernels.contract import CORRECT, PRESENT, TIE, TOP5, Reason
 
 LOSSES = [np.dtype("f4"), np.dtype("f8")]
+CLASSES = 9
 every_loss = pytest.mark.parametrize("loss_dtype", LOSSES, ids=str)
 
 
@@ -34,11 +36,19 @@ def make(n, loss_dtype, seed=0):
     s.predicted[bad] = s.rank[bad] = -1
     for values in (s.loss, s.confidence, s.margin, s.brier):
         values[bad] = np.nan
+    s.profile = -rng.exponential(size=(n, CLASSES)).astype(np.float16)
+    s.profile[rng.random((n, CLASSES)) < 0.1] = -np.inf
     return s
 
 
 def take(scores, rows):
-    return Scores(*(a[rows].copy() for a in scores.arrays()))
+    part = scores.take(rows)
+    return Scores(*(a.copy() for a in part.arrays()), part.profile.copy())
+
+
+def joined(a, b):
+    both = map(np.concatenate, zip(a.arrays(), b.arrays(), strict=True))
+    return Scores(*both, np.concatenate([a.profile, b.profile]))
 
 
 def put(file, slots, scores, labels=None, known=None, first_wins=False):
@@ -57,7 +67,9 @@ def read(file, n, labels=None):
         first = b * file.block
         size = min(file.block, n - first)
         parts.append(file.read(b, size, labels[first : first + size]))
-    return {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(parts[0])}
+    return {
+        name: np.concatenate([getattr(p, name) for p in parts]) for name in (*COLUMNS, "labels")
+    }
 
 
 class Rows:
@@ -68,7 +80,7 @@ class Rows:
 
     def put(self, slots, scores):
         where = range(slots.start, slots.stop) if isinstance(slots, slice) else slots.tolist()
-        columns = [*(getattr(scores, name) for name in FIELDS[:-1]), flags_of(scores)]
+        columns = [*(getattr(scores, n) for n in FIELDS[:-1]), flags_of(scores), scores.profile]
         for i, slot in enumerate(where):
             self.of[slot] = [a[i] for a in columns]
 
@@ -76,14 +88,15 @@ class Rows:
         n = len(found["flags"])
         there = sorted(self.of)
         assert np.flatnonzero(found["flags"]).tolist() == there
-        for i, name in enumerate(FIELDS):
+        for i, name in enumerate(COLUMNS):
             wanted = np.array([self.of[slot][i] for slot in there], found[name].dtype)
+            wanted = wanted.reshape(-1, *found[name].shape[1:])
             np.testing.assert_array_equal(found[name][there], wanted, err_msg=name)
         assert n > max(there, default=-1)
 
 
 def create(tmp_path, loss_dtype=LOSSES[0], expected=1000):
-    return Store.create(tmp_path / "store", np.dtype(loss_dtype), expected)
+    return Store.create(tmp_path / "store", np.dtype(loss_dtype), CLASSES, True, expected)
 
 
 @pytest.mark.parametrize("correct", [True, False])
@@ -209,7 +222,7 @@ def test_rows_that_agree_count_once_and_leave_the_same_bytes_in_either_order(
         a, b = lots[first], lots[other]
         file = store.epoch(epoch)
         if second == "same batch":
-            both = Scores(*map(np.concatenate, zip(a.arrays(), b.arrays(), strict=True)))
+            both = joined(a, b)
             assert put(file, np.tile(np.arange(n), 2), both) == n
         else:
             assert put(file, slice(0, n), a) == 0
@@ -290,7 +303,7 @@ def test_rows_of_which_one_contradicts_leave_the_file_as_it_was(tmp_path, loss_d
     before, highest = content(store, 0, 300), dict(file.highest)
     assert highest
     slots = np.concatenate([np.arange(100), np.arange(10, 90)])
-    both = Scores(*map(np.concatenate, zip(b.arrays(), take(a, slots[100:]).arrays(), strict=True)))
+    both = joined(b, take(a, slots[100:]))
     rows = np.arange(180)
     if order != "forwards":
         rows = rows[::-1] if order == "backwards" else np.random.default_rng(0).permutation(180)
@@ -327,7 +340,7 @@ def test_the_first_row_counts_where_that_is_asked_for(tmp_path, same_batch, as_s
     slots = slice(0, 90) if as_slice else np.random.default_rng(0).permutation(90)
     model.put(slots, a)
     if same_batch:
-        both = Scores(*map(np.concatenate, zip(a.arrays(), b.arrays(), strict=True)))
+        both = joined(a, b)
         order = np.arange(90) if as_slice else slots
         assert put(file, np.tile(order, 2), both, first_wins=True) == 90
     else:
@@ -391,7 +404,7 @@ def test_an_opened_store_holds_what_was_stored(tmp_path, loss_dtype):
     store.describe(store.directory)
     moved = tmp_path / "elsewhere"
     store.directory.rename(moved)
-    opened = Store.open(moved)
+    opened = Store.open(moved, CLASSES)
     assert sorted(opened.files) == [-1, 0, 7, 1234567]
     assert opened.loss_dtype == loss_dtype
     for epoch, model in models.items():
@@ -415,14 +428,15 @@ def test_a_store_that_was_moved_goes_on(tmp_path):
 
 
 @every_loss
-def test_a_trimmed_file_takes_about_20_bytes_a_sample(tmp_path, loss_dtype):
+def test_a_trimmed_file_takes_what_a_sample_is_said_to_take(tmp_path, loss_dtype):
     n = 10_000
     store = create(tmp_path, loss_dtype, n // 3)  # fewer were expected: room for growth is made
     for start in range(0, n, 500):
         put(store.epoch(0), slice(start, start + 500), make(500, loss_dtype, start))
     store.trim(n)
     size = sum(path.stat().st_size for path in store.directory.iterdir())
-    assert n * (17 + loss_dtype.itemsize) <= size <= (n + store.block) * (17 + loss_dtype.itemsize)
+    row = 17 + loss_dtype.itemsize + 2 * CLASSES
+    assert n * row <= size <= (n + store.block) * row
     assert (read(store.epoch(0), n)["flags"] != 0).all()
 
 

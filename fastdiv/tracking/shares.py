@@ -12,7 +12,7 @@ from fastdiv.invalid import InvalidRows, Tally
 from fastdiv.scan import Scan
 from fastdiv.scratch import Scratch
 from fastdiv.split import SplitScan
-from fastdiv.store import flags_of
+from fastdiv.stored import flags_of
 
 
 @dataclass(slots=True)

@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from fastdiv.errors import UsageError
 from fastdiv.invalid import InvalidRows, Tally
-from fastdiv.metrics import EpochRow, PairRow
-from fastdiv.states import EpochTotals, PairTotals
-from fastdiv.store import FIELDS, Stored
+from fastdiv.metrics import ClassMeans, EpochRow, PairRow
+from fastdiv.states import CLASS_COUNTS, EpochTotals, PairTotals
+from fastdiv.stored import FIELDS, Stored
 from fastdiv.tables import History
 from fastdiv.tracking.shares import Share, SharedScan
 from fastdiv.tracking.tracked import Tracked
 from fastdiv_kernels.contract import DYNAMICS
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 DAMAGED = (
     KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException,
 )  # fmt: skip
@@ -44,6 +44,8 @@ def unpack(tracked: Tracked, state: Any, where: str) -> float:
     try:
         if state["fastdiv_tracker"] > STATE_VERSION:
             raise UsageError(f"{where} is of a later version: update fastdiv")
+        if state["fastdiv_tracker"] < STATE_VERSION:
+            raise UsageError(f"{where} is of an earlier version, which kept less: begin anew")
         tracked.learn(state["facts"], where)
         tracked.updates, tracked.merged = int(state["updates"]), bool(state["merged"])
         tracked.label_kinds = set(state["label_kinds"])
@@ -95,6 +97,11 @@ def _pack_epoch(shared: SharedScan, epoch: int) -> dict[str, Any]:
     for name in ("labels", *FIELDS):
         columns[name] = [getattr(x.stored, name) for x in held]
     arrays = {name: pa.array(np.concatenate(parts)) for name, parts in columns.items()}
+    if shared.part.store.width:
+        profile = np.concatenate([x.stored.profile for x in held])
+        arrays["profile"] = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(2 * profile.shape[1]), len(profile), [None, pa.py_buffer(profile)]
+        )
     highest = shared.part.store.files[epoch].highest
     losses = {
         "slot": pa.array(highest, pa.int64()),
@@ -119,27 +126,34 @@ def _unpack(shared: SharedScan, packed: Mapping[str, Any]) -> None:
         invalid = InvalidRows.unpack(layout, entry["invalid"])
         share = Share(Tally(invalid, entry["rows"], entry["bytes"]), entry["rank"])
         shared.shares.setdefault(entry["epoch"], {})[entry["token"]] = share
+    for entry in packed["classes"]:
+        part.classes[entry["epoch"]] = pa.table(_from_bytes(entry["table"]))
     of_epoch = EpochTotals.zero(part.store.loss_dtype)
     of_pair = PairTotals.zero(part.store.loss_dtype)
     for entry in packed["rows"]:
         totals, epoch = of_epoch.unpack(entry["totals"]), entry["epoch"]
-        part.rows[epoch] = EpochRow(shared.split, epoch, totals, layout.classes)
+        counts = [part.classes[epoch][name].to_numpy() for name in CLASS_COUNTS[:3]]
+        means = ClassMeans.of(np.stack(counts, axis=1))
+        part.rows[epoch] = EpochRow(shared.split, epoch, totals, layout.classes, means=means)
     for entry in packed["pairs"]:
         ends = part.rows[entry["from"]], part.rows[entry["to"]]
         part.pairs.append(PairRow(shared.split, *ends, of_pair.unpack(entry["totals"])))
-    for entry in packed["classes"]:
-        part.classes[entry["epoch"]] = pa.table(_from_bytes(entry["table"]))
     part.duplicates.update(packed["duplicates"])
     if packed["history"] is not None:
         part.history = History.of(np.frombuffer(packed["history"], DYNAMICS))
 
 
 def _unpack_epoch(shared: SharedScan, entry: Mapping[str, Any]) -> None:
-    columns = {
-        name: column.to_numpy().copy() for name, column in _from_bytes(entry["scores"]).items()
-    }
-    slots, part = columns.pop("slot").astype(np.int64), shared.part
-    stored = Stored(**columns)
+    arrays, part = _from_bytes(entry["scores"]), shared.part
+    words = arrays.pop("profile", None)
+    columns = {name: column.to_numpy().copy() for name, column in arrays.items()}
+    slots = columns.pop("slot").astype(np.int64)
+    shape = len(slots), part.store.width
+    profile = np.zeros(shape, np.float16)
+    if part.store.width:
+        data = np.frombuffer(words.buffers()[1], np.float16, offset=words.offset * 2 * shape[1])
+        profile[:] = data[: shape[0] * shape[1]].reshape(shape)
+    stored = Stored(**columns, profile=profile, classes=part.store.classes)
     file, known = part.store.epoch(entry["epoch"]), part.ledger.labels[slots]
     if slots.min() < 0 or slots.max() >= part.ledger.n:
         raise ValueError("a slot without a sample")

@@ -35,7 +35,8 @@ class Tracker:
     """Metrics of a training or evaluation job, epoch by epoch, without a dump.
 
     The same batches give the same tables, bit for bit, as `analyze` makes from files of them.
-    Predictions are not kept: 21 bytes a sample and epoch go to temporary files (25 for float64).
+    Predictions are not kept: what `analyze` keeps of a sample and epoch, 21 to 53 bytes, goes to
+    temporary files.
 
     Parameters
     ----------
@@ -46,8 +47,9 @@ class Tracker:
         In the order of the predictions; labels may then be names.
     split : str, optional
         What the samples are called in the tables: ``"val"``.
-    scores : {"all", "rolling"}
-        Keep the scores of all epochs, or of the last two.
+    scores : {"all", "slim", "rolling"}
+        Keep all that verdicts need, 21 bytes a sample and epoch, or the scores of the last two
+        epochs; see `analyze`.
     duplicates : {"error", "first"}
         What to do with two contradicting rows of one sample in one epoch. Rows that agree (loss
         within 1e-6) count once, as the padding of a distributed sampler does. Where a model in

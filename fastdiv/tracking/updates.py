@@ -46,7 +46,10 @@ def score_update(
     def work(start: int) -> tuple[Batch, Scores]:
         piece = rows.slice(start, layout.batch_rows)
         batch = decode(piece, layout, chunk, start, place)
-        return batch, score_batch(said.kernels, batch, layout.kind, said.options.clip_nats)
+        options = said.options
+        return batch, score_batch(
+            said.kernels, batch, layout.kind, options.clip_nats, options.keeps_profiles
+        )
 
     pieces = range(0, rows.num_rows, layout.batch_rows)
     if len(pieces) > 1 and said.threads > 1:
@@ -75,5 +78,9 @@ def _joined(scored: list[tuple[Batch, Scores]]) -> tuple[Batch, Scores]:
         problems=None,
         nbytes=sum(batch.nbytes for batch in batches),
     )
-    scores = zip(*(scores.arrays() for _, scores in scored), strict=True)
-    return joined, Scores(*map(np.concatenate, scores))
+    arrays = zip(*(scores.arrays() for _, scores in scored), strict=True)
+    profiles = [scores.profile for _, scores in scored if scores.profile is not None]
+    whole = Scores(*map(np.concatenate, arrays))
+    if profiles:
+        whole.profile = np.concatenate(profiles)
+    return joined, whole

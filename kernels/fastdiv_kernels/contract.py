@@ -21,6 +21,15 @@ margin
     ``log p[y] - max(log p[j] for j != y)``; for logits the difference of the logits.
 brier
     ``sum((p - onehot(y))**2)``.
+profile
+    What is kept of the vector, in 16 bits, so that the loss at any temperature can be had later.
+    With ``x = log p - max(log p)`` (c,), whose softmax is the prediction, and
+    ``s(beta) = log(sum(exp(beta * x)))``, the loss of ``softmax(beta * x)`` is
+    ``s(beta) + beta * gap``, where ``gap = max(0, -margin)``. For two classes x is
+    ``(0, -|margin|)`` and nothing more is kept. Up to `VECTORS_UP_TO` classes x itself is;
+    beyond, s at each inverse temperature of `GRID` and, after these, its derivatives by
+    ``log(beta)``, ``beta * sum(softmax(beta * x) * x)``. A class of probability exactly 0 is -inf
+    in x and adds nothing to s or its derivative; what is finite in x stays so.
 
 NumPy has no bfloat16: its predictions are uint16 words (`BFLOAT16`), each the upper half of the
 float32 that it stands for. A word is NaN where its low 15 bits are above 0x7F80, +inf is 0x7F80,
@@ -96,6 +105,20 @@ LOWEST_PROB: Final = -1e-6  # beyond these two the data contradicts its kind
 HIGHEST_PROB: Final = 1.01
 SUM_TOLERANCE: Final = 1e-3  # on a row's sum of probabilities ...
 SUM_TOLERANCE_16_BIT: Final = 1e-2  # ... and for 16-bit input
+
+# Inverse temperatures at which losses are kept or summed: all are powers of one exponential.
+GRID: Final = (0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+VECTORS_UP_TO: Final = 16  # classes, for which a profile is the vector itself
+LOWEST_KEPT: Final = -65504.0  # of finite differences of logits: the lowest of 16 bits
+HIGHEST_SUMMED: Final = 2.0**30  # nats: no more is added of one sample at one temperature
+
+
+def profile_width(classes: int) -> int:
+    """Return how many numbers a profile has."""
+    if classes == 2:
+        return 0
+    return classes if classes <= VECTORS_UP_TO else 2 * len(GRID)
+
 
 BINS: Final = 15  # equal-width bins of confidence: clip(ceil(15 * confidence) - 1, 0, 14)
 
@@ -202,6 +225,45 @@ class Backend(Protocol):
         status: Array,  # (n,) uint8: a Reason, and UNNORMALIZED and TIE
     ) -> None:
         """Score each row, whose result depends on nothing but the row, its label and the kind."""
+        ...
+
+    def profile(
+        self,
+        predictions: Array,  # (n, c), see `score`
+        kind: Kind,
+        predicted: Array,  # (n,) int32, as `score` found it; rows that are invalid have -1
+        profile: Array,  # (n, profile_width(c)) float16; 0 where invalid
+    ) -> None:
+        """Keep of each row what its loss at other temperatures is made from; c > 2."""
+        ...
+
+    def tally_temperatures(
+        self,
+        loss: Array,  # (n,) float32 or float64; rows with an infinite loss are passed over
+        margin: Array,  # (n,) float32
+        flags: Array,  # (n,) uint8; rows that are invalid or not PRESENT are passed over
+        profile: Array,  # (n, profile_width(classes)) float16
+        classes: int,
+        counts: Array,  # (1,) int64, added to: rows
+        sums: Array,  # (2 * len(GRID), LIMBS_FIXED) int64, added to: losses at the inverse
+        #               temperatures of GRID, then their derivatives by log(beta)
+    ) -> None:
+        """Add the losses of one epoch at each temperature of the grid to its totals."""
+        ...
+
+    def temper(
+        self,
+        margin: Array,  # (n,) float32, finite or not; of two classes, where NaN gives NaN
+        profile: Array,  # (n, profile_width(classes)) float16
+        classes: int,
+        beta: float,
+        tempered: Array,  # (n, 3) float64: s(beta), its first and second derivative by log(beta)
+    ) -> None:
+        """Tell each row's log-partition function at an inverse temperature, from its profile.
+
+        From vectors exactly; between temperatures of the grid by the polynomials of lowest degree
+        through the four nearest values and derivatives; beyond the grid's ends, as at them.
+        """
         ...
 
     def tally(

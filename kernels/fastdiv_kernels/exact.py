@@ -6,6 +6,9 @@ smallest subnormal and the largest finite number are both added exactly, and mer
 an integer addition. (The "small superaccumulator" of R. M. Neal, "Fast exact summation using
 small and large superaccumulators", arXiv:1505.05571, with a radix that needs no carries for
 2**30 additions.)
+
+What is computed rather than read, and has no use for bits below 2**-32, is summed in fixed point:
+rounded to a multiple of that, in two limbs whose origin it is. The order matters as little.
 """
 
 from fractions import Fraction
@@ -17,6 +20,8 @@ ORIGIN_32 = -160  # float32: values are multiples of 2**-149
 ORIGIN_64 = -1088  # float64: multiples of 2**-1074
 LIMBS_32 = 12
 LIMBS_64 = 70
+LIMBS_FIXED = 2
+ORIGIN_FIXED = -32
 
 
 def zeros(shape: tuple[int, ...] | int, dtype: np.dtype[np.generic]) -> NDArray[np.int64]:
@@ -53,5 +58,5 @@ def _ratio(limbs: NDArray[np.int64]) -> tuple[int, int]:
     total = 0
     for limb in reversed(limbs.tolist()):
         total = (total << 32) + limb
-    origin = ORIGIN_64 if len(limbs) == LIMBS_64 else ORIGIN_32
+    origin = {LIMBS_32: ORIGIN_32, LIMBS_64: ORIGIN_64, LIMBS_FIXED: ORIGIN_FIXED}[len(limbs)]
     return total, 1 << -origin

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from fastdiv_kernels.contract import (
     BINS,
     CORRECT,
+    GRID,
     HIGHEST_PROB,
+    HIGHEST_SUMMED,
+    LOWEST_KEPT,
     LOWEST_PROB,
     PRESENT,
     REASON,
@@ -21,6 +24,7 @@ from fastdiv_kernels.contract import (
     TIE,
     TOP5,
     UNNORMALIZED,
+    VECTORS_UP_TO,
     Array,
     Cell,
     Count,
@@ -32,6 +36,7 @@ from fastdiv_kernels.contract import (
     as_float,
 )
 from fastdiv_kernels.exact import LIMBS_64, ORIGIN_32, ORIGIN_64
+from fastdiv_kernels.grid import weights
 
 name = "reference"
 BLOCK_VALUES = 1 << 20  # rows are taken in blocks of about this many predictions
@@ -141,6 +146,75 @@ def _reasons(v: NDArray[np.float64], labels: NDArray[np.int64], kind: Kind) -> N
     conditions += [((labels < 0) | (labels >= v.shape[1]), Reason.LABEL)]
     tests, reasons = zip(*conditions, strict=True)
     return np.select(tests, [np.int64(reason) for reason in reasons], np.int64(Reason.VALID))
+
+
+def profile(predictions: Array, kind: Kind, predicted: Array, profile: Array) -> None:
+    """Keep of each row what its loss at other temperatures is made from; see the contract."""
+    n, c = predictions.shape
+    step = max(1, BLOCK_VALUES // c)
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        valid = predicted[rows] >= 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            v = as_float(predictions[rows]).astype(np.float64)
+            v = np.log(np.maximum(v, 0.0)) if kind == Kind.PROBS else v
+            x = v - v.max(axis=1, keepdims=True)
+        x, v = (np.where(valid[:, None], a, 0.0) for a in (x, v))
+        x = np.where(v > -np.inf, np.maximum(x, LOWEST_KEPT), -np.inf)
+        kept = x if c <= VECTORS_UP_TO else _curve(x)
+        profile[rows] = np.where(valid[:, None], kept, 0.0)
+
+
+def _curve(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, 2 * len(GRID)): s(beta) of x (n, c), then its derivatives by log(beta)."""
+    s = [_partition(x, beta) for beta in GRID]
+    curve = np.stack([row for k in range(2) for row in (value[:, k] for value in s)], axis=1)
+    return np.maximum(curve, LOWEST_KEPT)
+
+
+def _partition(x: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
+    """Return (n, 3): s(beta) of x (n, c), and its first and second derivative by log(beta)."""
+    finite = np.where(x > -np.inf, x, 0.0)
+    u = np.exp(beta * x)
+    total = u.sum(axis=1)
+    mean = beta * (u * finite).sum(axis=1) / total
+    square = beta * beta * (u * finite * finite).sum(axis=1) / total
+    return np.stack([np.log(total), mean, mean + square - mean * mean], axis=1)
+
+
+def temper(
+    margin: Array, profile: Array, classes: int, beta: float, tempered: Array
+) -> None:  # fmt: skip
+    """Tell each row's log-partition function at an inverse temperature; see the contract."""
+    beta = min(max(beta, GRID[0]), GRID[-1])
+    if classes > VECTORS_UP_TO:
+        tempered[:] = profile.astype(np.float64) @ weights(beta).T
+        return
+    if classes == 2:
+        other = -np.abs(margin.astype(np.float64))
+        x = np.stack([np.zeros(len(other)), other], axis=1)
+    else:
+        x = profile.astype(np.float64)
+    tempered[:] = _partition(x, beta)
+
+
+def tally_temperatures(
+    loss: Array, margin: Array, flags: Array, profile: Array, classes: int, counts: Array,
+    sums: Array,
+) -> None:  # fmt: skip
+    """Add the losses of one epoch at each temperature of the grid; see the contract."""
+    taken = ((flags & (PRESENT | REASON)) == PRESENT) & np.isfinite(loss) & (margin > -np.inf)
+    margin, profile = margin[taken], profile[taken]
+    counts[0] += taken.sum()
+    gap = np.maximum(0.0, -margin.astype(np.float64))
+    tempered = np.empty((len(margin), 3))
+    for k, beta in enumerate(GRID):
+        temper(margin, profile, classes, beta, tempered)
+        for row, values in ((k, tempered[:, 0]), (len(GRID) + k, tempered[:, 1])):
+            x = np.minimum(values + beta * gap, HIGHEST_SUMMED)
+            fixed = np.rint(x * 2.0**32).astype(np.int64)
+            sums[row, 0] += (fixed & 0xFFFFFFFF).sum()
+            sums[row, 1] += (fixed >> 32).sum()
 
 
 def _add(limbs: Array, which: NDArray[np.int64], x: Array, sign: int = 1) -> None:

@@ -4,24 +4,46 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from fastdiv_kernels.contract import BFLOAT16, SUM_TOLERANCE, SUM_TOLERANCE_16_BIT, Array, Kind
+from fastdiv_kernels.contract import (
+    BFLOAT16,
+    GRID,
+    SUM_TOLERANCE,
+    SUM_TOLERANCE_16_BIT,
+    VECTORS_UP_TO,
+    Array,
+    Kind,
+)
+from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import score_rows, score_tile
 from fastdiv_kernels.cpu.tally import tally, tally_classes
+from fastdiv_kernels.cpu.temper import (
+    tally_curves,
+    tally_pairs,
+    tally_vectors,
+    temper_curves,
+    temper_pairs,
+    temper_vectors,
+)
 from fastdiv_kernels.cpu.transitions import dynamics, transitions
+from fastdiv_kernels.grid import weights
 
 __all__ = [
     "describe",
     "dynamics",
     "name",
+    "profile",
     "score",
     "tally",
     "tally_classes",
+    "tally_temperatures",
+    "temper",
     "transitions",
 ]
 
 name = "cpu"
 BITS = {np.dtype(np.float16): np.uint16, BFLOAT16: np.int16}  # Numba knows neither dtype
 TILED_UP_TO = 64  # classes; measured: beyond, working along the row is faster
+CURVES_TILED_UP_TO = 96  # classes; as measured, of profiles
 
 
 def describe() -> str:
@@ -37,14 +59,52 @@ def score(
     predicted: Array, confidence: Array, margin: Array, brier: Array, rank: Array, status: Array,
 ) -> None:  # fmt: skip
     """Score each row; see the contract."""
-    bits = BITS.get(predictions.dtype)  # `value` makes numbers of them
-    tolerance = SUM_TOLERANCE if bits is None else SUM_TOLERANCE_16_BIT
-    values = predictions if bits is None else predictions.view(bits)
+    tolerance = SUM_TOLERANCE_16_BIT if predictions.dtype in BITS else SUM_TOLERANCE
     kernel = score_tile if predictions.shape[1] <= TILED_UP_TO else score_rows
     kernel(
-        _same_type(values), _same_type(labels), int(kind), tolerance, loss, correct, predicted,
+        _values(predictions), _same_type(labels), int(kind), tolerance, loss, correct, predicted,
         confidence, margin, brier, rank, status,
     )  # fmt: skip
+
+
+def profile(predictions: Array, kind: Kind, predicted: Array, profile: Array) -> None:
+    """Keep of each row what its loss at other temperatures is made from; see the contract."""
+    c = predictions.shape[1]
+    kernel = profile_tile if c <= CURVES_TILED_UP_TO else profile_rows
+    kernel = profile_vectors if c <= VECTORS_UP_TO else kernel
+    kernel(_values(predictions), int(kind), _same_type(predicted), profile.view(np.uint16))
+
+
+def tally_temperatures(
+    loss: Array, margin: Array, flags: Array, profile: Array, classes: int, counts: Array,
+    sums: Array,
+) -> None:  # fmt: skip
+    """Add the losses of one epoch at each temperature of the grid; see the contract."""
+    columns = (_same_type(loss), _same_type(margin), _same_type(flags))
+    if classes == 2:
+        tally_pairs(*columns, counts, sums)
+    else:
+        kernel = tally_vectors if classes <= VECTORS_UP_TO else tally_curves
+        kernel(*columns, _values(profile), counts, sums)
+
+
+def temper(
+    margin: Array, profile: Array, classes: int, beta: float, tempered: Array
+) -> None:  # fmt: skip
+    """Tell each row's log-partition function at an inverse temperature; see the contract."""
+    beta = min(max(float(beta), GRID[0]), GRID[-1])
+    if classes == 2:
+        temper_pairs(_same_type(margin), beta, tempered)
+    elif classes <= VECTORS_UP_TO:
+        temper_vectors(_values(profile), beta, tempered)
+    else:
+        temper_curves(_values(profile), weights(beta), tempered)
+
+
+def _values(predictions: Array) -> Array:
+    """Return numbers in the form kernels are compiled for; `value` makes numbers of words."""
+    bits = BITS.get(predictions.dtype)
+    return _same_type(predictions if bits is None else predictions.view(bits))
 
 
 class _Writable:

@@ -2,14 +2,17 @@
 
 Numba's own `exp` and `log` are scalar library calls: its wheels come without SVML. The
 polynomials are Chebyshev interpolants made for this file, the logarithm is the series of
-2 atanh(f / (2 + f)); both are good to the last bit or two of their dtype.
+2 atanh(f / (2 + f)); both are good to the last bit or two of their dtype. Half precision is
+converted by the processor where it can: for others LLVM would call functions that Numba lacks.
 """
 
+import platform
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 
 from fastdiv_kernels.cpu.jit import inner, intrinsic, overload
 
@@ -25,6 +28,13 @@ E3 = np.float32(0.166665052604081235)
 E4 = np.float32(0.0416664650060400488)
 E5 = np.float32(0.00836914849085634659)
 E6 = np.float32(0.00139336410319867012)
+
+TWO_TO_112 = np.float32(2.0**112)  # the exponents' biases differ by 112
+EXPONENT_112 = np.int32(112 << 23)
+LEAST_NORMAL_HALF = np.int32(113 << 23)
+HALF_BITS = np.int32(0x3F000000)
+HALF_INFINITY = np.int32(0x7C00)
+INFINITY_BITS = np.int32(0x7F800000)
 
 SQRT_HALF_BITS = np.int32(0x3F3504F3)
 MANTISSA_BITS = np.int32(0x007FFFFF)
@@ -146,6 +156,65 @@ def log1p_64(x: Any) -> Any:
     return log_64(w) + (x - (w - 1.0)) / w
 
 
+@intrinsic
+def half_to_float_by_instruction(typing_context: Any, bits: Any) -> Any:
+    """Convert 16 bits of half precision to float32; becomes vcvtph2ps."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        half = builder.bitcast(args[0], ir.HalfType())
+        return builder.fpext(half, ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def float_to_half_by_instruction(typing_context: Any, x: Any) -> Any:
+    """Round float32 to half precision, to the nearest or even: 16 bits; becomes vcvtps2ph."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+@inner()
+def half_to_float_by_arithmetic(bits: Any) -> Any:
+    """Convert 16 bits of half precision to float32."""
+    wide = np.int32(bits)
+    x = as_float(np.int32((wide & np.int32(0x7FFF)) << np.int32(13))) * TWO_TO_112
+    magnitude = np.int32(as_int(x))
+    not_finite = (wide & HALF_INFINITY) == HALF_INFINITY
+    magnitude = np.int32(magnitude | INFINITY_BITS) if not_finite else magnitude
+    return as_float(np.int32(magnitude | np.int32((wide & np.int32(0x8000)) << np.int32(16))))
+
+
+@inner()
+def float_to_half_by_arithmetic(x: Any) -> Any:
+    """Round a float32 of no more than 65504, or infinite, to the nearest half or even: 16 bits."""
+    bits = np.int32(as_int(x))
+    magnitude = np.int32(bits & np.int32(0x7FFFFFFF))
+    odd = np.int32((magnitude >> np.int32(13)) & np.int32(1))
+    rounded = np.int32((magnitude + odd + np.int32(0xFFF) - EXPONENT_112) >> np.int32(13))
+    # Of one half, the last bit is the unit of what is subnormal in half precision.
+    subnormal = np.int32(as_int(as_float(magnitude) + HALF) - HALF_BITS)
+    rounded = subnormal if magnitude < LEAST_NORMAL_HALF else rounded
+    rounded = rounded if magnitude < INFINITY_BITS else HALF_INFINITY
+    return np.uint16(rounded | np.int32((bits >> np.int32(16)) & np.int32(0x8000)))
+
+
+def _converts_halves() -> bool:
+    """Say whether the processor that is compiled for has instructions for half precision."""
+    if config.CPU_NAME or config.CPU_FEATURES is not None:  # compiles for another machine
+        return False
+    machine = platform.machine().lower()
+    return machine in ("aarch64", "arm64") or bool(llvm.get_host_cpu_features().get("f16c"))
+
+
+IN_HARDWARE = _converts_halves()
+half_to_float = half_to_float_by_instruction if IN_HARDWARE else half_to_float_by_arithmetic
+float_to_half = float_to_half_by_instruction if IN_HARDWARE else float_to_half_by_arithmetic
+
+
 def exp(x: Any) -> Any:
     """Return e**x in the precision of x; see `exp_32`."""
     raise NotImplementedError  # kernels get the overload below
@@ -199,7 +268,7 @@ def _log1p(x: Any) -> Any:
 @overload(value)
 def _value(x: Any) -> Any:
     def from_half(x: Any) -> Any:
-        return _half_to_float(x)
+        return half_to_float(x)
 
     def from_bfloat(x: Any) -> Any:
         return as_float(np.int32(np.int32(x) << np.int32(16)))
@@ -210,17 +279,6 @@ def _value(x: Any) -> Any:
     if x == types.uint16:
         return from_half
     return from_bfloat if x == types.int16 else unchanged
-
-
-@intrinsic
-def _half_to_float(typing_context: Any, bits: Any) -> Any:
-    """Convert 16 bits of half precision to float32; becomes vcvtph2ps."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        half = builder.bitcast(args[0], ir.HalfType())
-        return builder.fpext(half, ir.FloatType())
-
-    return types.float32(types.uint16), generate
 
 
 @intrinsic

@@ -129,11 +129,12 @@ def find_bytes(
 def scatter(start: Any, slots: Any, columns: Any, targets: Any, shift: Any) -> Any:
     """Write rows from `start` on to their slots; stop at the first slot taken, and return where.
 
-    `columns` are loss, confidence, margin, brier, predicted and flags, (n,) each; the targets
-    (blocks, 2**shift): slot s is at [s >> shift, s & (2**shift - 1)].
+    `columns` are loss, confidence, margin, brier, predicted and flags, (n,) each, and the profile
+    (n, k) as words; the targets (blocks, 2**shift) and (blocks, 2**shift, k): slot s is at
+    [s >> shift, s & (2**shift - 1)].
     """
-    loss, confidence, margin, brier, predicted, flags = columns
-    to_loss, to_confidence, to_margin, to_brier, to_predicted, to_flags = targets
+    loss, confidence, margin, brier, predicted, flags, profile = columns
+    to_loss, to_confidence, to_margin, to_brier, to_predicted, to_flags, to_profile = targets
     mask = (np.int64(1) << shift) - 1
     for i in range(start, len(slots)):
         block = slots[i] >> shift
@@ -145,5 +146,7 @@ def scatter(start: Any, slots: Any, columns: Any, targets: Any, shift: Any) -> A
         to_margin[block, at] = margin[i]
         to_brier[block, at] = brier[i]
         to_predicted[block, at] = predicted[i]
+        for j in range(profile.shape[1]):
+            to_profile[block, at, j] = profile[i, j]
         to_flags[block, at] = flags[i]
     return len(slots)

@@ -1,0 +1,200 @@
+"""`profile` on the CPU: differences to the maximum, or what they sum to at each temperature.
+
+`score` has found where the maximum is. Up to VECTORS_UP_TO classes the differences themselves are
+kept, in one pass over a tile's numbers as they lie; beyond, they are summed across the rows of a
+tile or, of many classes, along the row (see `powers`).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from fastdiv_kernels.contract import LOWEST_KEPT
+from fastdiv_kernels.cpu.arithmetic import float_to_half, log, value
+from fastdiv_kernels.cpu.blocks import SIDE, WIDTH, fill, transpose
+from fastdiv_kernels.cpu.finish import PROBS
+from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.cpu.powers import (
+    ATTAINED,
+    CURVE,
+    LOWEST,
+    ONE,
+    SCRATCH,
+    TILE,
+    row_powers,
+    tile_curves,
+    tile_powers,
+    tile_room,
+    tile_turn,
+)
+
+CHUNK = 32  # a row of differences is filled up to a multiple of it
+
+
+@inner()
+def difference(v: Any, m: Any) -> Any:
+    """Return x of a logit or log-probability, given the largest."""
+    return v - m
+
+
+@inner("contract")
+def log_ratio(v: Any, m: Any) -> Any:
+    """Return x of a probability, given the largest; -inf where it is 0, or below by rounding."""
+    ratio = v / m
+    zero = m - m
+    return log(ratio if ratio > zero else zero)
+
+
+@inner("contract")
+def log_difference(v: Any, log_m: Any) -> Any:
+    """Return x of a probability, given the logarithm of the largest; loses digits near a tie.
+
+    It has one division less than `log_ratio`, and to a sum of exp(x) those digits are nothing.
+    """
+    zero = log_m - log_m
+    return log(v if v > zero else zero) - log_m
+
+
+@inner()
+def kept_difference(v: Any, m: Any, lowest: Any, nothing: Any) -> Any:
+    """Return x of a logit as it is kept: -inf (`nothing`) of -inf alone, not of what overflows."""
+    x = v - m
+    x = x if x > lowest else lowest
+    return x if v > nothing else nothing
+
+
+@inner("contract")
+def kept_log_ratio(v: Any, m: Any, lowest: Any, nothing: Any) -> Any:
+    """Return x of a probability as it is kept; no finite logarithm needs to be clipped."""
+    return log_ratio(v, m)
+
+
+@kernel
+def profile_vectors(predictions: Any, kind: Any, predicted: Any, profile: Any) -> None:
+    """Keep the differences of rows with few classes; profile is uint16, the words of float16."""
+    n, c = predictions.shape
+    if n == 0:
+        return
+    values = predictions.reshape(n * c)
+    kept = profile.reshape(n * c)
+    maxima = np.full(TILE * c + WIDTH, value(values[0]))
+    for start in range(0, n, TILE):
+        live = min(TILE, n - start)
+        spread_maxima(predictions, predicted, start, live, maxima)
+        if kind == PROBS:
+            keep(values, maxima, start * c, live * c, kept, kept_log_ratio)
+        else:
+            keep(values, maxima, start * c, live * c, kept, kept_difference)
+        for row in range(start, start + live):
+            if predicted[row] < 0:
+                for j in range(c):
+                    profile[row, j] = 0
+
+
+@inner()
+def spread_maxima(predictions: Any, predicted: Any, start: Any, live: Any, maxima: Any) -> None:
+    """Write the maximum of its row for every number of a tile.
+
+    A row takes stores of a fixed width, whose excess the next row overwrites.
+    """
+    c = np.uint64(predictions.shape[1])
+    for i in range(np.uint64(live)):
+        row = np.uint64(start) + i
+        m = value(predictions[row, max(predicted[row], 0)])
+        for j in range(np.uint64(0), c, np.uint64(WIDTH)):
+            fill(maxima, i * c + j, m)
+
+
+@inner()
+def keep(values: Any, maxima: Any, start: Any, size: Any, kept: Any, x_of: Any) -> None:
+    """Write x of `size` values in 16 bits."""
+    lowest = maxima.dtype.type(LOWEST_KEPT)
+    nothing = maxima.dtype.type(-np.inf)
+    at = np.uint64(start)
+    for i in range(np.uint64(size)):
+        x = x_of(value(values[at + i]), maxima[i], lowest, nothing)
+        kept[at + i] = float_to_half(np.float32(x))
+
+
+@kernel
+def profile_tile(predictions: Any, kind: Any, predicted: Any, profile: Any) -> None:
+    """Keep the curves of rows, TILE at a time; shapes and dtypes as in the contract."""
+    n, c = predictions.shape
+    if n == 0:
+        return
+    values = predictions.reshape(n * c)
+    kept = profile.reshape(n * CURVE)
+    maxima = np.full(TILE * c + WIDTH, value(values[0]))
+    rows = np.full(TILE * c + SIDE, LOWEST)
+    columns = np.full(tile_room(c), LOWEST)
+    w = np.zeros(SCRATCH, np.float32)
+    out = np.zeros(TILE * CURVE + SIDE, np.float32)
+    for start in range(0, n, TILE):
+        live = min(TILE, n - start)
+        spread_maxima(predictions, predicted, start, live, maxima)
+        if kind == PROBS:
+            differences(values, maxima, start * c, live * c, rows, log_ratio)
+        else:
+            differences(values, maxima, start * c, live * c, rows, difference)
+        tile_turn(rows, c, columns)
+        tile_powers(columns, c, w)
+        tile_curves(w)
+        write_curves(w, out, predicted, start, live, kept)
+
+
+@inner()
+def differences(values: Any, maxima: Any, start: Any, size: Any, x: Any, x_of: Any) -> None:
+    """Write x of `size` values in float32, none below LOWEST."""
+    at = np.uint64(start)
+    for i in range(np.uint64(size)):
+        t = np.float32(x_of(value(values[at + i]), maxima[i]))
+        x[i] = t if t > LOWEST else LOWEST
+
+
+@inner()
+def write_curves(w: Any, out: Any, predicted: Any, start: Any, live: Any, kept: Any) -> None:
+    """Write a tile's curves in 16 bits, and zeros for invalid rows; `out` is scratch."""
+    transpose(w, CURVE, TILE, TILE, out, CURVE)
+    at = np.uint64(start * CURVE)
+    for i in range(np.uint64(live * CURVE)):
+        kept[at + i] = float_to_half(out[i])
+    for row in range(start, start + live):
+        if predicted[row] < 0:
+            for k in range(CURVE):
+                kept[row * CURVE + k] = 0
+
+
+@kernel
+def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> None:
+    """Keep the curves of rows with many classes; shapes and dtypes as in the contract."""
+    n, c = predictions.shape
+    kept = profile.reshape(n * CURVE)
+    x = np.full((c + CHUNK - 1) // CHUNK * CHUNK, LOWEST)
+    w = np.zeros(SCRATCH, np.float32)
+    out = np.zeros(TILE * CURVE + SIDE, np.float32)
+    for lane in range(TILE):
+        w[ATTAINED + lane] = ONE
+    for start in range(0, n, TILE):
+        live = min(TILE, n - start)
+        for i in range(live):
+            row = start + i
+            first = predicted[row]
+            if first < 0:
+                continue
+            m = value(predictions[row, first])
+            if kind == PROBS:
+                row_differences(predictions, row, log(m), x, log_difference)
+            else:
+                row_differences(predictions, row, m, x, difference)
+            x[first] = LOWEST  # left out of the sums, for log1p
+            row_powers(x, w, np.uint64(i))
+        tile_curves(w)
+        write_curves(w, out, predicted, start, live, kept)
+
+
+@inner()
+def row_differences(predictions: Any, row: Any, m: Any, x: Any, x_of: Any) -> None:
+    """Write x of a row in float32, none below LOWEST."""
+    for j in range(np.uint64(predictions.shape[1])):
+        t = np.float32(x_of(value(predictions[np.uint64(row), j]), m))
+        x[j] = t if t > LOWEST else LOWEST
