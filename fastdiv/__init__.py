@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fastdiv.batch import Scores
     from fastdiv.engine import analyze
     from fastdiv.errors import DataError, FastdivError, UsageError
+    from fastdiv.explain.explanation import Explanation
+    from fastdiv.rereading.reread import Reread, reread
     from fastdiv.run import Run, load
     from fastdiv.scoring import score
     from fastdiv.tracking.tracker import EpochResult, Tracker
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DataError",
     "EpochResult",
+    "Explanation",
     "FastdivError",
     "PredictionWriter",
+    "Reread",
     "Run",
     "Scores",
     "Tracker",
@@ -28,20 +32,24 @@ __all__ = [
     "__version__",
     "analyze",
     "load",
+    "reread",
     "score",
 ]
 
 _HOME = {
     "DataError": "errors",
     "EpochResult": "tracking.tracker",
+    "Explanation": "explain.explanation",
     "FastdivError": "errors",
     "PredictionWriter": "writer",
+    "Reread": "rereading.reread",
     "Run": "run",
     "Scores": "batch",
     "Tracker": "tracking.tracker",
     "UsageError": "errors",
     "analyze": "engine",
     "load": "run",
+    "reread": "rereading.reread",
     "score": "scoring",
 }
 

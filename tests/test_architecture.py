@@ -31,32 +31,42 @@ ALLOWED = {
     "ledger": {"batch", "errors"},
     "disk": {"errors"},
     "scratch": {"errors"},
-    "store": {"batch", "disk", "errors", "ledger"},
-    "states": {"store"},
-    "metrics": {"states"},
-    "tables": {"disk", "errors", "ledger", "metrics", "states", "store"},
-    "run": {"backends", "errors", "metrics", "scoring", "scratch", "store", "tables"},
-    "split": {"batch", "ledger", "metrics", "store", "tables"},
+    "stored": {"batch"},
+    "epoch_file": {"batch", "disk", "ledger", "stored"},
+    "store": {"disk", "epoch_file", "errors"},
+    "states": {"stored"},
+    "temperature": set(),
+    "metrics": {"states", "temperature"},
+    "tables": {
+        "disk", "epoch_file", "errors", "ledger", "metrics", "states", "store", "stored",
+    },
+    "run": {"backends", "errors", "explain", "metrics", "scoring", "scratch", "store", "tables"},
+    "split": {"batch", "epoch_file", "ledger", "metrics", "store", "stored", "tables"},
     "invalid": {"errors", "sources"},
     "scan": {
-        "batch", "errors", "invalid", "metrics", "plan", "run", "sources", "split", "store",
+        "batch", "epoch_file", "errors", "invalid", "metrics", "plan", "run", "sources", "split",
         "tables",
     },
     "engine": {
         "backends", "batch", "errors", "pipeline", "plan", "run", "scan", "scoring", "scratch",
-        "sources", "store",
+        "sources", "stored",
     },
     "told": {"errors", "sources"},  # sources: types of columns
     "tracking": {
         "backends", "batch", "errors", "invalid", "metrics", "run", "scan", "scoring", "scratch",
-        "sources", "split", "states", "store", "tables", "told",
+        "sources", "split", "states", "stored", "tables", "told",
     },
     "writer": {"errors", "scoring", "scratch", "sources", "told"},
-    "explain": {"errors", "metrics", "run"},
-    "render": {"errors", "explain", "metrics", "plan", "run"},
+    "explain": {"errors", "metrics", "stored", "tables", "temperature"},
+    "check": {"errors", "metrics"},
+    "rereading": {
+        "backends", "batch", "errors", "explain", "ledger", "pipeline", "plan", "scoring",
+        "sources",
+    },
+    "render": {"check", "errors", "explain", "metrics", "plan", "run"},
     "demo": {"errors"},
     "cli": {
-        "backends", "demo", "engine", "errors", "explain", "plan", "render", "run", "scoring",
+        "backends", "check", "demo", "engine", "errors", "explain", "plan", "render", "run", "scoring",
         "sources",
     },
 }  # fmt: skip
@@ -64,9 +74,9 @@ ALLOWED = {
 TYPE_NAMES = {("render", "sources"): {"Source"}}
 # Of the kernels, all may know the contract and what an exact sum is. Which backends there are is
 # known to `backends` alone, by name; the index is kept by the CPU whatever the backend.
-KERNELS = {"fastdiv_kernels.contract", "fastdiv_kernels.exact"}
+KERNELS = {"fastdiv_kernels.contract", "fastdiv_kernels.exact", "fastdiv_kernels.grid"}
 INDEX = "fastdiv_kernels.cpu.lookup"
-KEEP_THE_INDEX = {"ledger", "store"}
+KEEP_THE_INDEX = {"ledger", "epoch_file"}
 
 
 def imports(path):

@@ -41,6 +41,11 @@ class Bins:
             return np.asarray(sums / self.n)
 
 
+def equal_width(p: Floats, bins: int) -> Ints:
+    """Return which of bins of equal width, closed on the right, each probability is in."""
+    return np.asarray(np.clip(np.ceil(bins * p) - 1, 0, bins - 1).astype(np.int64))
+
+
 def binned(p: Floats, bins: int, scheme: Scheme) -> Bins:
     """Put probabilities into bins that are closed on the right.
 
@@ -60,7 +65,7 @@ def binned(p: Floats, bins: int, scheme: Scheme) -> Bins:
     if bins < 1:
         raise UsageError(f"{bins} bins: ask for 1 or more")
     if scheme == "width":
-        index = np.clip(np.ceil(bins * p) - 1, 0, bins - 1).astype(np.int64)
+        index = equal_width(p, bins)
         edges = np.arange(bins + 1) / bins
     elif scheme == "mass":
         index = np.zeros(len(p), np.int64)
@@ -193,20 +198,25 @@ def _classwise(side: Side, bins: int) -> pa.Table | None:
     log_p = side.log_probabilities()
     if log_p is None:
         return None
-    n, c = log_p.shape
+    c = log_p.shape[1]
     probability, ece = np.empty(c), np.empty(c)
     for k in range(c):
         p = np.exp(log_p[:, k])
         weights, gaps = _gaps(binned(p, bins, "width"), p, side.labels == k)
         probability[k], ece[k] = p.mean(), weights @ np.abs(gaps)
-    support = np.bincount(side.labels, minlength=c)
+    return classwise_table(np.bincount(side.labels, minlength=c), probability, ece)
+
+
+def classwise_table(support: Ints, probability: Floats, ece: Floats) -> pa.Table:
+    """Return the table of classes, `Calibration.classwise`, from its columns (c,)."""
+    frequency = support / support.sum()
     return pa.table(
         {
-            "class": pa.array(np.arange(c, dtype=np.int32)),
+            "class": pa.array(np.arange(len(support), dtype=np.int32)),
             "support": pa.array(support),
-            "frequency": pa.array(support / n),
+            "frequency": pa.array(frequency),
             "probability": pa.array(probability),
-            "gap": pa.array(probability - support / n),
+            "gap": pa.array(probability - frequency),
             "ece": pa.array(ece),
         }
     )

@@ -139,10 +139,16 @@ def class_thresholds(
 
 def latent_labels(probabilities: NDArray[np.floating], thresholds: Floats) -> Ints:
     """Return the class (n,) that each row of probabilities (n, c) is counted to, or -1."""
-    reached = probabilities >= thresholds - FUZZ
-    several = reached.sum(axis=1)
-    latent = np.where(several > 1, probabilities.argmax(axis=1), reached.argmax(axis=1))
-    return np.where(several > 0, latent, -1)
+    lowest = thresholds - FUZZ
+    top = probabilities.argmax(axis=1)
+    latent = np.where(probabilities[np.arange(len(top)), top] >= lowest[top], top, -1)
+    # If the highest reaches its threshold, it counts whatever others do: most rows end here.
+    rest = np.flatnonzero(latent < 0)
+    reached = probabilities[rest] >= lowest
+    several = np.count_nonzero(reached, axis=1)
+    latent[rest[several == 1]] = reached[several == 1].argmax(axis=1)
+    latent[rest[several > 1]] = top[rest[several > 1]]
+    return latent
 
 
 def confident_joint(
@@ -183,7 +189,7 @@ def confident_joint(
         rows = slice(first, first + step)
         chunk = probabilities[rows].astype(np.float64)
         latent[rows] = latent_labels(chunk, thresholds)
-        kept[rows] = _label_is_highest(chunk, given[rows])
+        kept[rows] = label_is_highest(chunk, given[rows])
     return _count(given, latent, kept, thresholds)
 
 
@@ -197,7 +203,7 @@ def joint_of(side: Side) -> ConfidentJoint | None:
     return None if log_p is None else confident_joint(side.labels, np.exp(log_p))
 
 
-def _label_is_highest(p: Floats, labels: Ints) -> Bools:
+def label_is_highest(p: Floats, labels: Ints) -> Bools:
     """Return in which rows the label is the prediction, or so by 1e-6; changes `p`."""
     rows = np.arange(len(labels))
     p[rows, labels] += FUZZ
@@ -209,24 +215,43 @@ def _count(labels: Ints, latent: Ints, kept: Bools, thresholds: Floats) -> Confi
     confident = latent >= 0
     codes = labels[confident] * c + latent[confident]
     pairs, counts = np.unique(codes, return_counts=True)
+    issues = np.flatnonzero(confident & (latent != labels) & ~kept)
+    return joint_of_counts(pairs, counts, np.bincount(labels, minlength=c), thresholds, issues)
+
+
+def joint_of_counts(
+    pairs: Ints, counts: Ints, support: Ints, thresholds: Floats, issues: Ints
+) -> ConfidentJoint:
+    """Return the joint of samples that were counted.
+
+    Parameters
+    ----------
+    pairs, counts : (m,) int64
+        ``label * classes + latent label`` of the pairs that occur, ascending, and how many
+        samples each has.
+    support : (c,) int64
+    thresholds : (c,) float64
+    issues : (k,) int64
+    """
+    c = len(thresholds)
+    n_confident = int(counts.sum())
     diagonal = np.arange(c) * (c + 1)
     absent = np.setdiff1d(diagonal, pairs, assume_unique=True)
     pairs = np.concatenate([pairs, absent])
     counts = np.concatenate([counts, np.ones(len(absent), np.int64)])
     order = np.argsort(pairs)
     pairs, counts = pairs[order], counts[order]
-    support = np.bincount(labels, minlength=c)
-    label, other = pairs // c, pairs % c
+    label, latent = pairs // c, pairs % c
     return ConfidentJoint(
         classes=c,
         thresholds=thresholds,
         support=support,
-        n_confident=int(confident.sum()),
+        n_confident=n_confident,
         label=label,
-        latent=other,
+        latent=latent,
         count=counts,
         calibrated=_calibrated(label, counts, support),
-        issues=np.flatnonzero(confident & (latent != labels) & ~kept),
+        issues=issues,
     )
 
 

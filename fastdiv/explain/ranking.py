@@ -17,7 +17,7 @@ from fastdiv.explain.evidence import Side
 
 __all__ = [
     "CurveState", "RankingChange", "average_precision", "curves", "ranking", "ranking_change",
-    "roc_auc", "roc_curve",
+    "ranking_of_curves", "roc_auc", "roc_curve",
 ]  # fmt: skip
 
 
@@ -119,17 +119,45 @@ def ranking(
             rows.append(_describe(sorted_steps(scores[k], side.labels == k), exact=True))
         else:
             return None
+    return _table(rows, range(len(rows)), class_names, side.classes)
+
+
+def ranking_of_curves(
+    states: Sequence[CurveState], index: Sequence[int], class_names: Sequence[str] | None,
+    classes: int,
+) -> pa.Table:  # fmt: skip
+    """Return the table of `ranking` of some classes, from their curves alone.
+
+    Parameters
+    ----------
+    states : sequence of CurveState
+        At least one.
+    index : sequence of int
+        Which class each is of. The means are over these.
+    class_names : sequence of str or None
+    classes : int
+        How many there are in all.
+    """
+    rows = [_describe(state.steps(), exact=False) for state in states]
+    return _table(rows, index, class_names, classes)
+
+
+def _table(
+    rows: list[dict[str, Any]], index: Sequence[int], class_names: Sequence[str] | None,
+    classes: int,
+) -> pa.Table:  # fmt: skip
+    """Return the rows of classes, and their means."""
     n_classes = len(rows)
-    rows += [_mean_row(rows, weighted=False), _mean_row(rows, weighted=True)]
-    index = pa.array([*range(n_classes), None, None], pa.int32())
+    rows = [*rows, _mean_row(rows, weighted=False), _mean_row(rows, weighted=True)]
     columns = {
         name: pa.array([r.get(name) for r in rows], pa.float64())
         for name in rows[0]
         if name != "positives"
     }
+    of = pa.array([*index, None, None], pa.int32())
     return pa.table(
         {
-            "class": class_column(index, class_names, side.classes),
+            "class": class_column(of, class_names, classes),
             "average": pa.array([*[None] * n_classes, "macro", "weighted"], pa.string()),
             "positives": pa.array([r["positives"] for r in rows], pa.int64()),
             **columns,

@@ -1,0 +1,1 @@
+"""Reading the predictions of one epoch again: what no stored score tells."""
