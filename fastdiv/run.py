@@ -9,7 +9,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,10 @@ from fastdiv.scoring import usable_threads
 from fastdiv.scratch import Scratch
 from fastdiv.store import Store
 from fastdiv.tables import History, Samples, epoch_row, pair_row, sample_batches, sample_schema
+
+if TYPE_CHECKING:
+    from fastdiv.explain.explanation import Explanation
+    from fastdiv.explain.view import SplitView
 
 SCHEMA_VERSION = 1
 TABLES = ("epochs", "transitions", "samples", "classes")
@@ -57,6 +61,7 @@ class Run:
         self._samples = samples
         self._histories = histories
         self._scratch = Scratch(self, directory) if temporary else None
+        self._views: dict[str | None, SplitView] = {}
 
     def __repr__(self) -> str:
         splits = ", ".join(
@@ -95,6 +100,77 @@ class Run:
                     history.carry_on(kernels, samples, epochs, pool, threads)
                 yield from sample_batches(samples, history, names, schema)
 
+    def split(self, name: str | None = None) -> SplitView:
+        """Return one split, of which everything can be asked.
+
+        Parameters
+        ----------
+        name : str, optional
+            Where it is left out: the only split, or the last one that is not for training.
+
+        Raises
+        ------
+        UsageError
+            Where there is no such split.
+        """
+        from fastdiv.explain.evidence import Evidence
+        from fastdiv.explain.view import TRAINING, SplitView
+
+        splits = [samples.split for samples in self._samples]
+        if name is None and None not in splits:
+            name = next((s for s in reversed(splits) if s not in TRAINING), splits[-1])
+        if name not in splits:
+            raise UsageError(f"there is no split {name!r}: there are {', '.join(map(str, splits))}")
+        if name not in self._views:
+            samples = self._samples[splits.index(name)]
+            names = self.summary["class_names"]
+            kernels = resolve(self.summary["backend"]["name"])
+            evidence = Evidence(samples, None if names is None else tuple(names), kernels)
+            self._views[name] = SplitView(self, name, evidence)
+        return self._views[name]
+
+    def views(self) -> list[SplitView]:
+        """Return all splits that are not for training, or the only one."""
+        from fastdiv.explain.view import TRAINING
+
+        splits = [samples.split for samples in self._samples]
+        return [self.split(s) for s in splits if s not in TRAINING or len(splits) == 1]
+
+    def explain(
+        self, a: int | str | None = None, b: int | str | None = None, *, split: str | None = None
+    ) -> Explanation:
+        """Name the causes of the change in loss and accuracy between two epochs.
+
+        Parameters
+        ----------
+        a, b : int or str, optional
+            Epochs, by number or by name: the change is from `a` to `b`. Where both are left out,
+            the stretch that matters most: between the lowest loss and the highest accuracy, or
+            where these are one epoch, where loss and accuracy part (see `SplitView.stretches`).
+        split : str, optional
+            Where it is left out: the only split, or the last one that is not for training.
+
+        Returns
+        -------
+        Explanation
+            Ranked causes with their shares in nats, which with what is unnamed add up to the
+            change, and findings.
+
+        Raises
+        ------
+        UsageError
+            Where an epoch's scores are not stored, or only one of two epochs is given.
+        """
+        view = self.split(split)
+        if (a is None) != (b is None):
+            raise UsageError("give both epochs, or none")
+        if a is None or b is None:
+            found = view.stretches()
+            if not found:
+                raise UsageError("there are no two epochs with stored scores to be explained")
+            a, b = found[0].epoch_from, found[0].epoch_to
+        return view.explain(a, b)
+
     def compare(self, a: int | str, b: int | str) -> pa.Table:
         """Compare any two epochs.
 
@@ -113,7 +189,7 @@ class Run:
         UsageError
             Where no split has both epochs' scores, or no epoch has the name.
         """
-        a, b = self._number(a), self._number(b)
+        a, b = self.number(a), self.number(b)
         rows = [self._pair(samples, a, b) for samples in self._samples if _has(samples, a, b)]
         if not rows:
             kept = sorted({e for s in self._samples for e in s.store.files})
@@ -123,7 +199,7 @@ class Run:
             )
         return table(TRANSITION_METRICS, rows)
 
-    def _number(self, epoch: int | str) -> int:
+    def number(self, epoch: int | str) -> int:
         """Return the number of an epoch, which may be given by name."""
         if not isinstance(epoch, str):
             return int(epoch)
@@ -295,7 +371,7 @@ def load(directory: str | os.PathLike[str]) -> Run:
                     entry["split"],
                     _one_array(slots["sample_id"]),
                     _one_array(slots["label"]).to_numpy(),
-                    Store.open(where),
+                    Store.open(where, summary["classes"]),
                 )
             )
         if not (path / "samples.parquet").is_file():

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each takes a process, and torch seconds to import; what ten classes show of a peer will do.
 SLOW = (
     "*torch.compile*", "arrays/*/torch*", "arrays/2/*", "arrays/100/*", "arrays/1000/[!f]*",
-    "score/2/*", "score/100/*",
+    "score/2/*", "score/100/*", "temperatures/2/*", "temperatures/100/*",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def test_every_case_runs_and_agrees(tmp_path):
     for m in result["measurements"]:
         seen.add((m["case"], m["classes"], m["competitor"]))
         if "skipped" in m:
+            assert m["case"] not in ("scan", "explain"), m
             assert m["skipped"].endswith("is not installed"), m
         else:
             assert m["rows_per_s"] > 0
@@ -71,6 +72,20 @@ def test_every_case_runs_and_agrees(tmp_path):
     assert seen == expected
     assert {(case, classes) for case, classes, _ in seen} == floors.keys()
     assert (ROOT / "README.md").read_bytes() == readme
+    # Scans that keep all and scores alone are told apart by what they keep, not by what they find.
+    found = {(m["case"], m["classes"], m["competitor"]): m["found"] for m in result["measurements"]}
+    for classes in SCAN.classes:
+        slim = found["scan", classes, "fastdiv, slim"]
+        assert set(slim) == {"0", "1"}
+        assert found["scan", classes, "fastdiv"] == slim
+    one, other = (found["explain", 10, c.name] for c in EXPLAIN.competitors)
+    assert one == other
+    in_dump = found["dump", 10, "fastdiv"]
+    for name in CASES["explain"].finds:
+        key = name.removeprefix("delta_")
+        assert set(one["1"]) == set(EXPLAIN.finds)
+        assert np.isfinite(one["1"][name])
+        assert np.isfinite(in_dump["1"][key])
 
 
 def test_kernel_benchmarks_run():

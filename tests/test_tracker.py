@@ -1258,7 +1258,9 @@ def test_states_that_are_refused_leave_the_tracker_as_it_was(temporary, state):
     with pytest.raises(fastdiv.UsageError, match=r"state is (not|of a later|of an earlier)"):
         tracker.load_state_dict(state)
     if state != 3:
-        with pytest.raises(fastdiv.UsageError, match=r"merged state 0 is (not|of a later|of an earlier)"):
+        with pytest.raises(
+            fastdiv.UsageError, match=r"merged state 0 is (not|of a later|of an earlier)"
+        ):
             tracker.merge_state(state)
     gc.collect()
     assert len(list(temporary.iterdir())) == 1

@@ -1,0 +1,127 @@
+"""Wording: an Explanation as plain text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastdiv.explain.explanation import Cause, Explanation
+
+WRAP = 96  # columns of a sentence
+WORTH_A_LINE = 0.05  # of the largest term: what is smaller, and no cause, is not told apart
+WAYS = {"up": "rose", "down": "fell", "flat": "did not move beyond noise"}
+HIDES = 2.0  # times the change: terms this large cancel, and that is said
+
+
+def headline(made: Explanation) -> str:
+    """Say in a line what happened to loss and accuracy."""
+    before, after = made.labels
+    where = f"{made.split}: " if made.split is not None else ""
+    if made.delta_accuracy is None:
+        return f"{where}from epoch {before} to {after}"
+    loss, accuracy = made.quadrant.removeprefix("loss_").split("_accuracy_")
+    said = f"loss {WAYS[loss]}"
+    if made.delta_loss is not None:
+        said += f" ({signed(made.delta_loss)} nats)"
+    lost, gained = made.n_infinite_before, made.n_infinite_after
+    if lost or gained:
+        said = f"{said} over the {made.n:,} samples where it is finite ({lost:,} are infinite "
+        said += f"before, {gained:,} after)"
+    joined = "while" if loss == accuracy or "flat" in (loss, accuracy) else "and"
+    points = f"{100 * made.delta_accuracy:+.2f} points"
+    counted = "" if lost or gained else f"; {made.n:,} samples"
+    return (
+        f"{where}from epoch {before} to {after} {said} {joined} accuracy {WAYS[accuracy]} "
+        f"({points}{counted})"
+    )
+
+
+def notes(made: Explanation) -> list[str]:
+    """Return what should be known before causes are read."""
+    said = []
+    if made.delta_refinement is not None and made.delta_calibration is not None:
+        said.append(
+            f"By temperature alone: refinement {signed(made.delta_refinement)}, calibration "
+            f"{signed(made.delta_calibration)} nats."
+        )
+    if made.approximate:
+        said.append("Losses at other temperatures are estimates, because scores are slim.")
+    terms = [cause.nats for cause in made.causes]
+    total = abs(made.delta_loss or 0.0)
+    if len(terms) > 1 and min(terms) < 0 < max(terms) and max(map(abs, terms)) > HIDES * total:
+        said.append("Causes pull against each other: the change is what they leave of one another.")
+    return said
+
+
+def rows(made: Explanation) -> list[tuple[str, float, float | None, float | None]]:
+    """Return the account as (name, nats, share, points): causes, uncertain terms, all else."""
+    total = made.delta_loss or 0.0
+    named = [(words(c.name), c.nats, c.share, c.points) for c in made.causes]
+    table: list[tuple[str, float, float | None, float | None]] = list(named)
+    if all(cause.name == "noise" for cause in made.causes):
+        return table
+    most = max(abs(x) for x in [*made.unnamed.values(), *(c.nats for c in made.causes)])
+    large = {k: x for k, x in made.unnamed.items() if abs(x) >= max(WORTH_A_LINE * most, 1e-12)}
+    for name, nats in sorted(large.items(), key=lambda item: -abs(item[1])):
+        table.append((f"{words(name)} (uncertain)", nats, nats / total if total else None, None))
+    rest = sum(x for name, x in made.unnamed.items() if name not in large)
+    points = (made.delta_accuracy or 0.0) - sum(cause.points for cause in made.causes)
+    if made.unnamed:
+        table.append(("all else", rest, rest / total if total else None, points))
+    return table
+
+
+def details(cause: Cause) -> Iterator[str]:
+    """Yield the sentences of a cause."""
+    yield f"{cause.evidence}."
+    yield f"Try: {cause.advice}"
+    if cause.sample_ids:
+        yield f"Samples: {', '.join(map(str, cause.sample_ids))}"
+
+
+def numbers(cause: Cause) -> str:
+    """Return the nats of a cause, and what it would be alone and last."""
+    alone, last = signed(cause.nats_alone), signed(cause.nats_last)
+    p = "" if cause.p is None else f", p {cause.p:.2g}"
+    return f"{signed(cause.nats)} nats (alone {alone}, last {last}{p})"
+
+
+def words(name: str) -> str:
+    """Return the name of a cause as people write it."""
+    return name.replace("_", " ")
+
+
+def signed(x: float) -> str:
+    """Write nats with a sign; what rounds to nothing has none."""
+    text = f"{x:+.4f}"
+    return "0.0000" if float(text) == 0 else text
+
+
+def share(x: float | None) -> str:
+    """Write a share of the change; one of nearly no change means nothing."""
+    if x is None or abs(x) > 10:
+        return ""
+    text = f"{x:.0%}"
+    return "0%" if text == "-0%" else text
+
+
+def indented(text: str) -> str:
+    """Break a sentence into lines."""
+    return textwrap.indent(textwrap.fill(text, WRAP), "   ")
+
+
+def as_text(made: Explanation) -> str:
+    """Return an explanation as plain text."""
+    lines: list[Any] = [headline(made), *notes(made), ""]
+    for name, nats, part, points in rows(made):
+        moved = "" if points is None else f"{100 * points:+.2f} points"
+        lines.append(f"{name:<28} {signed(nats):>9} nats {share(part):>6}  {moved}".rstrip())
+    for i, cause in enumerate(made.causes, 1):
+        lines += ["", f"{i}. {words(cause.name)}  {numbers(cause)}"]
+        lines += [indented(text) for text in details(cause)]
+    if made.findings:
+        lines += ["", "Also"]
+        lines += [indented(finding.sentence) for finding in made.findings]
+    return "\n".join(lines)
