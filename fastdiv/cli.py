@@ -209,8 +209,10 @@ def explain(
             made.append((view.explain(_epoch(loaded, a), _epoch(loaded, b)), None))
             continue
         found = view.stretches()
-        for stretch in found if every else found[:1]:
-            made.append((view.explain(stretch.epoch_from, stretch.epoch_to), stretch.why))
+        made += [
+            (view.explain(stretch.epoch_from, stretch.epoch_to), stretch.why)
+            for stretch in (found if every else found[:1])
+        ]
     if not made:
         raise UsageError(f"{run} has no two epochs with stored scores: nothing to explain")
     if as_json:

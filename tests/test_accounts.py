@@ -11,8 +11,8 @@ from oracle import CELLS, Epoch, transition_row
 from sides import pair_of
 
 from fastdiv.errors import UsageError
-from fastdiv.explain.account_classes import by_cell_and_class, by_class
-from fastdiv.explain.accounts import (
+from fastdiv.explain.accounts.by_class import by_cell_and_class, by_class
+from fastdiv.explain.accounts.exact import (
     accounts,
     accuracy_and_confidence,
     by_cell,

@@ -12,15 +12,15 @@ from oracle import CELLS
 from sides import pair_of
 from test_accounts import EXACT, OF_BOTH, STORED, counts, values
 
-from fastdiv.explain.account_classes import by_cell_and_class, by_class
-from fastdiv.explain.account_terms import change_of
-from fastdiv.explain.accounts import (
+from fastdiv.explain.accounts.by_class import by_cell_and_class, by_class
+from fastdiv.explain.accounts.exact import (
     accounts,
     accuracy_and_confidence,
     by_cell,
     by_margin,
     wrongness_unsureness,
 )
+from fastdiv.explain.accounts.terms import change_of
 
 
 @st.composite

@@ -66,8 +66,8 @@ ALLOWED = {
     "render": {"check", "errors", "explain", "metrics", "plan", "run"},
     "demo": {"errors"},
     "cli": {
-        "backends", "check", "demo", "engine", "errors", "explain", "plan", "render", "run", "scoring",
-        "sources",
+        "backends", "check", "demo", "engine", "errors", "explain", "plan", "render", "run",
+        "scoring", "sources",
     },
 }  # fmt: skip
 # Types that a part may name though it may not use what they belong to.

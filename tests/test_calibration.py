@@ -9,8 +9,8 @@ from sides import side_of
 from sklearn.calibration import calibration_curve
 
 from fastdiv.errors import UsageError
-from fastdiv.explain.calibration import binned, calibration, reliability
-from fastdiv.explain.murphy import decompose, murphy
+from fastdiv.explain.calibration.errors import binned, calibration, reliability
+from fastdiv.explain.calibration.murphy import decompose, murphy
 from fastdiv_kernels import reference
 from fastdiv_kernels.contract import BINS, PRESENT, Count, LossSum, TallySum
 from fastdiv_kernels.exact import LIMBS_32, LIMBS_64

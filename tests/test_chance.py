@@ -11,7 +11,15 @@ from scipy import optimize, stats
 from sides import pair_of
 
 from fastdiv.errors import UsageError
-from fastdiv.explain.chance import (
+from fastdiv.explain.chance.change import change, changes
+from fastdiv.explain.chance.normal import (
+    fair_binomial_tail,
+    normal_quantile,
+    normal_two_sided,
+    student_limit,
+    student_two_sided,
+)
+from fastdiv.explain.chance.tests import (
     FEWEST,
     accuracy_interval,
     holm,
@@ -21,14 +29,6 @@ from fastdiv.explain.chance import (
     probability,
     significant,
 )
-from fastdiv.explain.normal import (
-    fair_binomial_tail,
-    normal_quantile,
-    normal_two_sided,
-    student_limit,
-    student_two_sided,
-)
-from fastdiv.explain.significance import change, changes
 
 
 @pytest.mark.parametrize("q", [1e-300, 1e-100, 1e-16, 1e-3, 0.025, 0.4999, 0.5, 0.7, 0.975])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sides import pair_of, side_of
 
 from fastdiv.errors import UsageError
-from fastdiv.explain.concentration import concentration, concentration_of_change
+from fastdiv.explain.accounts.concentration import concentration, concentration_of_change
 
 
 def side_with(loss):

@@ -9,7 +9,7 @@ from dumps import Rows, arrays, make, table, write_files
 
 import fastdiv
 from fastdiv.errors import UsageError
-from fastdiv.explain.stretches import stretches
+from fastdiv.explain.training.stretches import stretches
 
 
 def world(n=3000, c=5, seed=1, sharper=3.0):

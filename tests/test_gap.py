@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sides import pair_of
 
 from fastdiv.errors import UsageError
-from fastdiv.explain.gap import Fit, between_splits, gap, overfitting
+from fastdiv.explain.training.gap import Fit, between_splits, gap, overfitting
 
 
 def rows(losses, accuracies=None, first=0):

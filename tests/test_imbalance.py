@@ -10,8 +10,8 @@ from sides import pair_of, side_of
 from sklearn import metrics
 
 from fastdiv.errors import UsageError
-from fastdiv.explain.confusions import confusions
-from fastdiv.explain.imbalance import change_by_class, class_report, imbalance
+from fastdiv.explain.classes.confusions import confusions
+from fastdiv.explain.classes.imbalance import change_by_class, class_report, imbalance
 
 EXACT = 1e-12
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sides import pair_of, side_of
 
 from fastdiv.errors import UsageError
-from fastdiv.explain.joint import class_thresholds, confident_joint, joint_of, latent_labels
-from fastdiv.explain.label_noise import (
+from fastdiv.explain.labels.joint import class_thresholds, confident_joint, joint_of, latent_labels
+from fastdiv.explain.labels.suspects import (
     HIGHEST_GAP,
     RANKINGS,
     confident_elsewhere,
@@ -375,7 +375,7 @@ def test_joint_equals_that_of_cleanlab_with_ties_and_empty_classes(case):
 def test_joint_does_not_depend_on_chunks(monkeypatch):
     p, y = random_probabilities(1000, 7)
     whole = confident_joint(y, p)
-    monkeypatch.setattr("fastdiv.explain.joint.VALUES_AT_ONCE", 7 * 13)
+    monkeypatch.setattr("fastdiv.explain.labels.joint.VALUES_AT_ONCE", 7 * 13)
     parts = confident_joint(y, p)
     assert np.array_equal(whole.dense(), parts.dense())
     assert np.array_equal(whole.issues, parts.issues)

@@ -13,13 +13,17 @@ from sides import pair_of, side_of
 from sklearn import metrics
 
 from fastdiv.errors import UsageError
-from fastdiv.explain import curve
-from fastdiv.explain.curve import CurveState, bins_of, edges
-from fastdiv.explain.curve_change import influence, placements, ranking_change
-from fastdiv.explain.curve_scores import curves, one_vs_rest
-from fastdiv.explain.curve_steps import METRICS, logit, sigmoid
-from fastdiv.explain.ranking import average_precision, ranking, roc_auc, roc_curve
-from fastdiv.explain.thresholds import accuracy_by_threshold, accuracy_of_curve, best_threshold
+from fastdiv.explain.ranking import curve
+from fastdiv.explain.ranking.change import influence, placements, ranking_change
+from fastdiv.explain.ranking.curve import CurveState, bins_of, edges
+from fastdiv.explain.ranking.one_vs_rest import average_precision, ranking, roc_auc, roc_curve
+from fastdiv.explain.ranking.scores import curves, one_vs_rest
+from fastdiv.explain.ranking.steps import METRICS, logit, sigmoid
+from fastdiv.explain.ranking.thresholds import (
+    accuracy_by_threshold,
+    accuracy_of_curve,
+    best_threshold,
+)
 
 EXACT = 1e-12
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"

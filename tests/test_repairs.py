@@ -9,9 +9,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sides import side_of
 
-from fastdiv.explain.majority import depths
-from fastdiv.explain.repairable import Repair, Repairable
-from fastdiv.explain.repairs import B, Fitter, N, T, subsets
+from fastdiv.explain.verdict.majority import depths
+from fastdiv.explain.verdict.repairable import Repair, Repairable
+from fastdiv.explain.verdict.repairs import B, Fitter, N, T, subsets
 
 CLASSES = (2, 3, 10, 50)
 

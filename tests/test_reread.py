@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import fastdiv
 from fastdiv.errors import DataError, UsageError
-from fastdiv.explain import by_class
-from fastdiv.explain.by_class import Block, ByClass, blocks
-from fastdiv.explain.calibration import calibration
-from fastdiv.explain.joint import class_thresholds, confident_joint
+from fastdiv.explain.calibration import by_class
+from fastdiv.explain.calibration.by_class import Block, ByClass, blocks
+from fastdiv.explain.calibration.errors import calibration
+from fastdiv.explain.labels.joint import class_thresholds, confident_joint
 from fastdiv.rereading.epoch_rows import Once
 from fastdiv.rereading.reread import Reread, reread
 from fastdiv_kernels.contract import BINS, Kind

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sides import pair_of, side_of
 
-from fastdiv.explain.temperature import refinement, refinement_change
+from fastdiv.explain.calibration.refinement import refinement, refinement_change
 from fastdiv.temperature import Tempered, best_temperature, on_grid, tempered
 from fastdiv_kernels import reference
 from fastdiv_kernels.contract import GRID, PRESENT

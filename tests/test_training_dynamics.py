@@ -10,15 +10,15 @@ from sides import pair_of, side_of
 
 import fastdiv
 from fastdiv.errors import UsageError
-from fastdiv.explain.dynamics import (
+from fastdiv.explain.training.dynamics import (
     Region,
     flips,
     forgetting,
     oscillation,
     region_of,
     regions,
-    subset,
 )
+from fastdiv.explain.training.subsets import subset
 
 
 def run_of(right, seed=0):

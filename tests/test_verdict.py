@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from sides import pair_of
 
-from fastdiv.explain import causes
-from fastdiv.explain.repairable import Repair, Repairable
-from fastdiv.explain.verdict import explain_pair
+from fastdiv.explain.verdict import causes
+from fastdiv.explain.verdict.explain import explain_pair
+from fastdiv.explain.verdict.repairable import Repair, Repairable
 from tests.planted import CAUSES, draw
 
 PLANTS = [  # cause, strength, classes, n, seed, variant

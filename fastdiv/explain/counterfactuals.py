@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastdiv.explain.curve_scores import binary_score
 from fastdiv.explain.evidence import Bools, Side
-from fastdiv.explain.thresholds import best_threshold
+from fastdiv.explain.ranking.scores import binary_score
+from fastdiv.explain.ranking.thresholds import best_threshold
 from fastdiv.temperature import Tempered
 
 WORST = (0.001, 0.01)  # shares of the samples that are left out

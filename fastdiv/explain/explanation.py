@@ -63,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SampleAccount:
     """The change of every sample as a sum of terms, in nats and in accuracy.
 
     Attributes
@@ -154,7 +154,7 @@ class Explanation:
         Samples left out of everything.
     approximate : bool
         Whether losses at other temperatures are estimates: vectors were not kept.
-    account : Account
+    account : SampleAccount
         The terms of every sample.
     name_from, name_to : str or None
         Of epochs that have names.
@@ -183,7 +183,7 @@ class Explanation:
     n_only_before: int
     n_only_after: int
     approximate: bool
-    account: Account = field(repr=False, compare=False)
+    account: SampleAccount = field(repr=False, compare=False)
     name_from: str | None = None
     name_to: str | None = None
 

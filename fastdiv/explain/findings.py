@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fastdiv.explain.concentration import concentration
-from fastdiv.explain.curve_change import ranking_change
+from fastdiv.explain.accounts.concentration import concentration
 from fastdiv.explain.evidence import Bools, Pair, Side
 from fastdiv.explain.explanation import Explanation, Finding
-from fastdiv.explain.gap import Fit, gap, overfitting
-from fastdiv.explain.label_noise import wrong_in_both
-from fastdiv.explain.outliers import suspected
+from fastdiv.explain.labels.suspects import wrong_in_both
+from fastdiv.explain.ranking.change import ranking_change
+from fastdiv.explain.training.gap import Fit, gap, overfitting
+from fastdiv.explain.verdict.outliers import suspected
 
 CONCENTRATED = 0.5  # share of the loss that the worst 1 % must carry to be worth telling
 LEAST_SUSPECTS = 3

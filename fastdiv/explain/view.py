@@ -12,26 +12,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastdiv.errors import UsageError
-from fastdiv.explain import accounts as account_module
-from fastdiv.explain import dynamics
-from fastdiv.explain.calibration import Calibration, Scheme, calibration, reliability
-from fastdiv.explain.concentration import Concentration, concentration, concentration_of_change
-from fastdiv.explain.confusions import confusions
+from fastdiv.explain.accounts import exact as account_module
+from fastdiv.explain.accounts.concentration import (
+    Concentration,
+    concentration,
+    concentration_of_change,
+)
+from fastdiv.explain.calibration.errors import Calibration, Scheme, calibration, reliability
+from fastdiv.explain.calibration.murphy import Event, Murphy, murphy
+from fastdiv.explain.calibration.refinement import RefinementChange, refinement, refinement_change
+from fastdiv.explain.chance.change import Change, change, changes
+from fastdiv.explain.classes.confusions import confusions
+from fastdiv.explain.classes.imbalance import Imbalance, change_by_class, class_report, imbalance
 from fastdiv.explain.counterfactuals import as_table, counterfactuals
-from fastdiv.explain.curve_change import RankingChange, ranking_change
 from fastdiv.explain.evidence import Bools, Evidence, Ints, Pair, Side
 from fastdiv.explain.explanation import Explanation
 from fastdiv.explain.findings import between_splits, findings
-from fastdiv.explain.imbalance import Imbalance, change_by_class, class_report, imbalance
-from fastdiv.explain.joint import ConfidentJoint, joint_of
-from fastdiv.explain.label_noise import confident_elsewhere, suspects
-from fastdiv.explain.murphy import Event, Murphy, murphy
-from fastdiv.explain.ranking import ranking
-from fastdiv.explain.significance import Change, change, changes
-from fastdiv.explain.stretches import Stretch, stretches
-from fastdiv.explain.temperature import RefinementChange, refinement, refinement_change
-from fastdiv.explain.thresholds import accuracy_by_threshold
-from fastdiv.explain.verdict import explain_pair
+from fastdiv.explain.labels.joint import ConfidentJoint, joint_of
+from fastdiv.explain.labels.suspects import confident_elsewhere, suspects
+from fastdiv.explain.ranking.change import RankingChange, ranking_change
+from fastdiv.explain.ranking.one_vs_rest import ranking
+from fastdiv.explain.ranking.thresholds import accuracy_by_threshold
+from fastdiv.explain.training import dynamics
+from fastdiv.explain.training.stretches import Stretch, stretches
+from fastdiv.explain.training.subsets import subset
+from fastdiv.explain.verdict.explain import explain_pair
 
 if TYPE_CHECKING:
     from fastdiv.run import Run
@@ -170,7 +175,7 @@ class SplitView:
     # -- calibration ---------------------------------------------------------------------------
 
     def reliability(self, epoch: Epoch, bins: int = 15, scheme: Scheme = "width") -> pa.Table:
-        """Return the reliability table of an epoch; see `fastdiv.explain.calibration`."""
+        """Return the reliability table of an epoch; see `fastdiv.explain.calibration.errors`."""
         return reliability(self.side(epoch), bins, scheme)
 
     def calibration(self, epoch: Epoch, bins: int = 15) -> Calibration:
@@ -266,9 +271,9 @@ class SplitView:
         return dynamics.flips(_of_split(self._run.transitions, self.split))
 
     def subset(self, rows: Ints | Bools | pa.Array, a: Epoch, b: Epoch) -> pa.Table:
-        """Compare some samples of two epochs with all others; see `fastdiv.explain.dynamics`."""
+        """Compare some samples of two epochs with all others; see `training.subsets`."""
         pair = self.pair(a, b)
-        return dynamics.subset((pair.before, pair.after), rows, pair.ids)
+        return subset((pair.before, pair.after), rows, pair.ids)
 
     # -- had it been otherwise -----------------------------------------------------------------
 

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from fastdiv.backends import resolve
 from fastdiv.errors import DataError, UsageError
-from fastdiv.explain.by_class import ByClass, blocks
-from fastdiv.explain.joint import class_thresholds
-from fastdiv.explain.ranking import ranking_of_curves
+from fastdiv.explain.calibration.by_class import ByClass, blocks
+from fastdiv.explain.labels.joint import class_thresholds
+from fastdiv.explain.ranking.one_vs_rest import ranking_of_curves
 from fastdiv.rereading.epoch_rows import EpochRows, Once, ScoredRows
 from fastdiv.rereading.same_dump import Seen, check_layout, check_same, listed
 from fastdiv.scoring import usable_threads
@@ -27,7 +27,7 @@ from fastdiv_kernels.contract import REASON, Kind
 
 if TYPE_CHECKING:
     from fastdiv.explain.evidence import Ints
-    from fastdiv.explain.joint import ConfidentJoint
+    from fastdiv.explain.labels.joint import ConfidentJoint
     from fastdiv.explain.view import SplitView
     from fastdiv.run import Run
 
@@ -53,13 +53,13 @@ class Reread:
     issue_ids : pa.Array
         The ids (k,) of the issues, ascending.
     classwise : pa.Table or None
-        A row for each class, see `fastdiv.explain.calibration.Calibration`, from 15 bins of equal
+        A row for each class, see `explain.calibration.errors.Calibration`, from 15 bins of equal
         width. None of no samples.
     classwise_ece : float or None
         Its mean.
     ranking : pa.Table or None
         A row for each class of `curves`, in the order asked for, then the means over these; see
-        `fastdiv.explain.ranking.ranking`. No score is sorted: how far an area may be off is told
+        `explain.ranking.one_vs_rest`. No score is sorted: how far an area may be off is told
         beside it. None where no class was asked for.
     """
 

@@ -1,0 +1,1 @@
+"""How far confidence is from correctness, and what a temperature would save."""

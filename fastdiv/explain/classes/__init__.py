@@ -1,0 +1,1 @@
+"""Imbalance, classification reports, confusions."""

@@ -1,0 +1,1 @@
+"""ROC, precision and recall, thresholds."""

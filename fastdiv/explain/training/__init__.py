@@ -1,0 +1,1 @@
+"""What became of samples, and of training beside validation, over the epochs."""

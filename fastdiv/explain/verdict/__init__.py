@@ -1,0 +1,1 @@
+"""The causes of a change in loss, each with its share."""
