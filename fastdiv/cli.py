@@ -114,8 +114,8 @@ def analyze(
     )
     _show(run, as_json, quiet)
     if options["output"] is not None and not quiet and not as_json:
-        click.echo(f"\nsaved to {options['output']}: compare any two epochs with "
-                   f"fastdiv compare {options['output']} A B")  # fmt: skip
+        click.echo(f"\nsaved to {options['output']}: ask why with "
+                   f"fastdiv explain {options['output']}")  # fmt: skip
 
 
 @cli.command()
@@ -306,9 +306,14 @@ def demo(output: str, quiet: bool, debug: bool) -> None:
     )
     _show(run, False, quiet)
     if not quiet:
-        best = run.summary["splits"][-1]
-        pair = f"{best['epoch_lowest_loss']} {best['epoch_highest_accuracy']}"
-        click.echo(f"\nsaved to {where / 'run'}: try fastdiv compare {where / 'run'} {pair}")
+        from fastdiv.render.text import console
+        from fastdiv.render.why import show_explanation
+
+        stretch = run.split("val").stretches()[0]
+        click.echo()
+        made = run.explain(stretch.epoch_from, stretch.epoch_to, split="val")
+        show_explanation(made, console())
+        click.echo(f"\nsaved to {where / 'run'}: try fastdiv explain {where / 'run'} --all")
 
 
 def _epoch(run: fastdiv.Run, text: str) -> int | str:
