@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import fastdiv
     from benchmarks.data import Dump, Labels, Logits
 
 BATCH_ROWS = 1 << 16  # of pyarrow's batches; measured: the best of 16k, 64k, 256k and row groups
@@ -27,6 +28,10 @@ def fastdiv_all(dump: Dump) -> Run:
     return _fastdiv(dump, "all")
 
 
+def fastdiv_slim(dump: Dump) -> Run:
+    return _fastdiv(dump, "slim")
+
+
 def fastdiv_rolling(dump: Dump) -> Run:
     return _fastdiv(dump, "rolling")
 
@@ -34,11 +39,12 @@ def fastdiv_rolling(dump: Dump) -> Run:
 def _fastdiv(dump: Dump, scores: str) -> Run:
     import fastdiv
 
-    def run() -> Epochs:
-        epochs = fastdiv.analyze(dump.path, scores=scores, threads=dump.threads).epochs
-        return {row["epoch"]: (row["loss"], row["accuracy"]) for row in epochs.to_pylist()}
+    return lambda: found(fastdiv.analyze(dump.path, scores=scores, threads=dump.threads))
 
-    return run
+
+def found(run: fastdiv.Run) -> Epochs:
+    """Return mean loss and accuracy of each epoch."""
+    return {row["epoch"]: (row["loss"], row["accuracy"]) for row in run.epochs.to_pylist()}
 
 
 def duckdb(dump: Dump) -> Run:

@@ -20,7 +20,7 @@ from benchmarks.cases import Workload, floor_workloads
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTED_AT_ONCE = 2
-LOSS_TOLERANCE = 1e-5  # relative; peers average float32
+ENDS_WITHIN_S = 10.0  # a process that has been told to
 THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -66,9 +66,7 @@ class Measurement:
     @property
     def gb_per_s(self) -> float:
         """Bytes the work has to move once, a second."""
-        w = self.workload
-        row_bytes = w.of_case.logit_bytes(w.classes) + w.entry().moves_bytes
-        return self.rows_per_s * row_bytes / 1e9
+        return self.rows_per_s * self.workload.row_bytes() / 1e9
 
     @property
     def floor_rows_per_s(self) -> float | None:
@@ -118,6 +116,7 @@ class Worker:
     def __init__(self, workload: Workload) -> None:
         threads = str(workload.threads)
         self.measurement = Measurement(workload)
+        self._told_to_end = False
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `close`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
@@ -147,9 +146,13 @@ class Worker:
         self.measurement.peak_bytes = answer["peak_bytes"]
         self.measurement.versions = answer["versions"]
         self.measurement.found = answer["found"]
+        self._told_to_end = True
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; one that is done removes its files first."""
+        if self._told_to_end:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDS_WITHIN_S)
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
@@ -242,10 +245,11 @@ def disagreements(measurements: list[Measurement]) -> list[str]:
     texts = []
     for m in found[1:]:
         expected, values = found[0].found or {}, m.found or {}
-        names = "(" + ", ".join(m.workload.of_case.finds) + ")"
+        case = m.workload.of_case
+        names = "(" + ", ".join(case.finds) + ")"
         for key in sorted(expected.keys() | values.keys()):
             one, other = expected.get(key), values.get(key)
-            if one is None or other is None or not _same(one, other):
+            if one is None or other is None or not _same(one, other, case.tolerances):
                 texts.append(
                     f"{m.workload.label()} found {names} {other} for {key}, "
                     f"{found[0].workload.competitor} {one}"
@@ -253,5 +257,10 @@ def disagreements(measurements: list[Measurement]) -> list[str]:
     return texts
 
 
-def _same(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return math.isclose(one[0], other[0], rel_tol=LOSS_TOLERANCE) and one[1] == other[1]
+def _same(
+    one: tuple[float, float], other: tuple[float, float], tolerances: tuple[float, float]
+) -> bool:
+    return all(
+        math.isclose(x, y, rel_tol=tolerance)
+        for x, y, tolerance in zip(one, other, tolerances, strict=True)
+    )

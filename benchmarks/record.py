@@ -53,7 +53,7 @@ def _floor(m: Measurement) -> dict[str, Any]:
         "read_gb_per_s": round(floor.read_bytes_per_s / 1e9, 3),
         "exps_per_s": round(floor.exps_per_s),
         "read_bytes_per_row": w.of_case.logit_bytes(w.classes) + w.of_case.reads_bytes,
-        "exps_per_row": w.classes if w.of_case.takes_logits else 0,
+        "exps_per_row": w.of_case.exponentials(w.classes),
         "rows_per_s": round(rows_per_s, 1),
         "limit": limit,
         "read_bytes": floor.read_bytes,

@@ -5,7 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from benchmarks.cases import ARRAYS, DUMP, EPOCHS, KERNELS, Case
+from benchmarks.cases import (
+    ARRAYS,
+    DUMP,
+    EXPLAIN,
+    KERNELS,
+    LOSS_TOLERANCE,
+    SCAN,
+    TEMPERED_TOLERANCE,
+    Case,
+)
 from benchmarks.machine import Machine
 from benchmarks.measure import Measurement
 from benchmarks.record import versions
@@ -22,19 +31,31 @@ KERNELS_HEAD = (
     "| its million rows/s | its share | fastdiv is faster by |",
     "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|",
 )
+MOST_TIMES_SLIM = 2.5  # what a scan that keeps all may take
+SCAN_HEAD = (
+    "| rows × classes | scores alone kept (`slim`) | all kept | scores alone are faster by "
+    f"(limit: {MOST_TIMES_SLIM}×) |",
+    "|---|--:|--:|--:|",
+)
+EXPLAIN_HEAD = ("| | million rows/s | CPU ns/row | peak MB |", "|---|--:|--:|--:|")
 NOTES = """\
 Medians, the best call in brackets. Competitors take turns, each in a process of its own. CPU time
 is that of all threads. GB/s counts what the work itself has to move once: logits, labels, epochs
 and (fastdiv) ids in, as they are in memory, and the outputs it makes; not what an implementation
-moves besides. What kernels alone write stays in cache, but counts. Peak memory is that of the whole
+moves besides. What kernels alone write stays in cache, but counts. `temperatures` goes from logits
+and what `score` made of them to mean losses at eleven temperatures; fastdiv adds their slopes, and
+keeps what the loss of a sample at any temperature is made from. Peak memory is that of the whole
 process, libraries and data in memory included, over all calls, in brackets after the first."""
 FLOOR_NOTES = """\
 The floor is the most rows a second that the machine allows, by two rates measured in the same turns
 on as many threads: memory read{gb}, over the bytes of a row that must be read (4C of logits and 4
 of label, 4 of epoch from the dump; 17 and 26 of stored scores), and float32 exponentials taken in
-cache{exps}, over the C of a row of logits. The lesser of the two is the floor, one for all in a
-table; ids, outputs and compression do not count. A share is rows/s over the floor."""
-AGREE = "All agree on mean losses and their changes to 1e-5, and on counts exactly."
+cache{exps}, over the C of a row of logits (for `temperatures` of two classes: 4 bytes of margin,
+one exponential). The lesser of the two is the floor, one for all in a table; ids, outputs and
+compression do not count. A share is rows/s over the floor."""
+AGREE = f"""\
+All agree on mean losses and their changes to {LOSS_TOLERANCE * 1e5:.0f}e-5, on mean losses at other
+temperatures, made from 16 bits, to {TEMPERED_TOLERANCE * 1e4:.0f}e-4, and on counts exactly."""
 
 
 def markdown(measurements: list[Measurement], machine: Machine, agreed: bool) -> str:
@@ -42,10 +63,12 @@ def markdown(measurements: list[Measurement], machine: Machine, agreed: bool) ->
     done = [m for m in measurements if m.skipped is None]
     lines: list[str] = []
     for title, body in (
-        (f"{DUMP.title}{_dump_size(done)}", _dump_table(done)),
+        (f"{DUMP.title}{_size(done, DUMP)}", _dump_table(done)),
+        (f"{SCAN.title}: million rows/s", _scan_table(done)),
         ("The kernels alone, from memory into buffers that are used again", _kernel_table(done)),
         (f"{ARRAYS.title}: million rows/s, share of the floor, how many times as fast fastdiv is",
          _array_table(done)),
+        (f"{EXPLAIN.title}{_size(done, EXPLAIN)}", _explain_table(done)),
     ):  # fmt: skip
         if body:
             lines += [f"**{title}**", "", *body, ""]
@@ -77,12 +100,13 @@ def _ours(mine: list[Measurement]) -> Measurement | None:
     return next(is_first, None)
 
 
-def _dump_size(done: list[Measurement]) -> str:
-    mine = [m for m in done if m.workload.case == DUMP.name]
+def _size(done: list[Measurement], case: Case) -> str:
+    """Say what was worked on in a case of one number of classes."""
+    mine = _of(done, case, case.classes[0])
     if not mine:
         return ""
-    samples = mine[0].workload.rows // EPOCHS
-    return f": {samples:,} samples × {mine[0].workload.classes} classes × {EPOCHS} epochs"
+    parts = [f"{mine[0].workload.rows // case.epochs:,} samples", f"{case.classes[0]} classes"]
+    return ": " + " × ".join(parts + [f"{case.epochs} epochs"] * (case.epochs > 1))
 
 
 def _dump_table(done: list[Measurement]) -> list[str]:
@@ -158,6 +182,26 @@ def _array_table(done: list[Measurement]) -> list[str]:
     head = ("", "computes", *sizes, "GB/s", "peak MB")
     rule = "|---|---|" + "--:|" * (len(sizes) + 2)
     return [*_lines([head]), rule, *_lines(rows)] if rows else []
+
+
+def _scan_table(done: list[Measurement]) -> list[str]:
+    rows = []
+    for classes in SCAN.classes:
+        mine = _of(done, SCAN, classes)
+        if len(mine) < len(SCAN.competitors):
+            continue
+        kept, slim = mine
+        times = f"{_number(slim.rows_per_s / kept.rows_per_s)}×"
+        rows.append((f"{kept.workload.rows:,} × {classes}", _speed(slim), _speed(kept), times))
+    return [*SCAN_HEAD, *_lines(rows)] if rows else []
+
+
+def _explain_table(done: list[Measurement]) -> list[str]:
+    rows = [
+        (m.workload.entry().computes, _speed(m), _number(m.cpu_ns_per_row), _peak(m))
+        for m in _of(done, EXPLAIN, EXPLAIN.classes[0])
+    ]
+    return [*EXPLAIN_HEAD, *_lines(rows)] if rows else []
 
 
 def _lines(rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -21,12 +21,14 @@ from fastdiv_kernels.contract import (
     BFLOAT16,
     BINS,
     DYNAMICS,
+    GRID,
     Cell,
     Count,
     Kind,
     LossSum,
     PairCount,
     TallySum,
+    profile_width,
 )
 
 VALUES = 1 << 23  # logits in an array, 32 MB in float32
@@ -74,6 +76,30 @@ def test_score(benchmark, kind, c, dtype):
     benchmark(kernels.score, x, y, which, *scores.arrays())
     assert not scores.status.any() or kind == "probs" or x.itemsize == 2
     assert scores.correct.mean() > 0.5
+
+
+@pytest.mark.parametrize("c", [10, 100, 1000])
+def test_profile(benchmark, c):
+    y = data.labels(VALUES // c, c)
+    x = data.logits(y, c)
+    profile = np.empty((len(y), profile_width(c)), np.float16)
+    benchmark(kernels.profile, x, Kind.LOGITS, scored(x, y).predicted, profile)
+    assert profile.any(axis=1).all()
+
+
+@pytest.mark.parametrize("c", [2, 10, 100])
+def test_tally_temperatures(benchmark, c):
+    y = data.labels(VALUES // c, c)
+    x = data.logits(y, c)
+    scores = scored(x, y)
+    profile = np.empty((len(y), profile_width(c)), np.float16)
+    if c > 2:
+        kernels.profile(x, Kind.LOGITS, scores.predicted, profile)
+    columns = (scores.loss, scores.margin, flags_of(scores), profile)
+    counts, sums = np.zeros(1, np.int64), np.zeros((2 * len(GRID), exact.LIMBS_FIXED), np.int64)
+    benchmark(kernels.tally_temperatures, *columns, c, counts, sums)
+    assert counts[0] > 0
+    assert counts[0] % len(y) == 0
 
 
 def test_tally(benchmark, stored):

@@ -32,7 +32,7 @@ from fastdiv.explain.evidence import Pair
 from tests.planted import CAUSES, PAIRS, STRONG, Case, cases
 from tests.sides import side_of
 
-EXPLAIN = "fastdiv.explain.verdict:explain_pair"
+EXPLAIN = "fastdiv.explain.verdict.explain:explain_pair"
 MOST_TRIED = 5
 NOISE = "noise"
 LEADING = 3  # how many names of a pair are looked at for both
@@ -176,6 +176,8 @@ def markdown(records: Sequence[Record], split: str) -> str:
     sizes = [(r.case.classes, r.case.n) for r in records]
     noise = [r for r in single if r.planted == NOISE]
     lines = [
+        "# What was planted, and what was named",
+        "",
         f"{len(records)} draws of the {split} split: {min(c for c, _ in sizes)} to "
         f"{max(c for c, _ in sizes)} classes, {min(n for _, n in sizes):,} to "
         f"{max(n for _, n in sizes):,} samples. A draw counts where what was planted changes the "

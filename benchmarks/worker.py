@@ -3,7 +3,8 @@
 Commands come in as lines, answers go out as one JSON object a line. ``{...workload...}`` first:
 it is prepared and run once to warm up; the answer is the memory that took, or why it cannot be.
 Then any number of ``run``, each answered with the times of one or more calls, and ``end``,
-answered with what was computed and the memory it took.
+answered with what was computed and the memory it took: that is the end of the process, which then
+removes what it has written.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main() -> None:
         else:
             peak = peak_bytes()  # before the checks below take memory of their own
             versions = {p: importlib.metadata.version(p) for p in workload.entry().packages}
-            _answer(answers, peak_bytes=peak, found=found(result), versions=versions)
+            return _answer(answers, peak_bytes=peak, found=found(result), versions=versions)
     return None
 
 

@@ -116,7 +116,7 @@ def analyze(
         Refuse to start where the estimate exceeds this: ``"4GB"``, or bytes.
     scores : {"all", "slim", "rolling"}
         What is kept on disk of each sample and epoch: "all" keeps what any verdict needs (21
-        bytes for two classes, 21 + 2 C for up to 16, 45 beyond; 4 more for float64), "slim" 21
+        bytes for two classes, 21 + 2 C for up to 16, 65 beyond; 4 more for float64), "slim" 21
         bytes, without what the best temperature is found from where there are more than two
         classes, "rolling" keeps all of the last two epochs, and needs epochs to come in order.
     backend : {"auto", "cpu", "reference"}

@@ -35,7 +35,7 @@ class Tracker:
     """Metrics of a training or evaluation job, epoch by epoch, without a dump.
 
     The same batches give the same tables, bit for bit, as `analyze` makes from files of them.
-    Predictions are not kept: what `analyze` keeps of a sample and epoch, 21 to 53 bytes, goes to
+    Predictions are not kept: what `analyze` keeps of a sample and epoch, 21 to 65 bytes, goes to
     temporary files.
 
     Parameters
