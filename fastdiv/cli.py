@@ -114,8 +114,9 @@ def analyze(
     )
     _show(run, as_json, quiet)
     if options["output"] is not None and not quiet and not as_json:
-        click.echo(f"\nsaved to {options['output']}: ask why with "
-                   f"fastdiv explain {options['output']}")  # fmt: skip
+        several = any(entry["n_epochs"] > 1 for entry in run.summary["splits"])
+        ask = f": ask why with fastdiv explain {options['output']}" if several else ""
+        click.echo(f"\nsaved to {options['output']}{ask}")
 
 
 @cli.command()

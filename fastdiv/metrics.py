@@ -73,9 +73,18 @@ class EpochRow:
     means: ClassMeans | None = None
 
     @cached_property
+    def gaps(self) -> list[Fraction]:
+        """For each bin of confidence, the sum of confidence minus correctness of its samples."""
+        return [
+            exact.value(self.totals.sums[TallySum.BIN_CONFIDENCE + b]) - int(self.totals.bins[b, 1])
+            for b in range(BINS)
+        ]
+
+    @cached_property
     def tempered(self) -> Tempered | None:
         """The best temperature and what it leaves of the loss; None where that was not kept."""
-        whole = loss_finite(self)
+        same = int(self.totals.tempered_counts[0]) == finite(self)  # some, clipped, have none
+        whole = loss_finite(self) if same else None
         return tempered(self.totals.tempered_counts, self.totals.tempered_sums, whole)
 
 
@@ -142,27 +151,18 @@ def loss_wrong(row: EpochRow) -> float | None:
 
 def ece(row: EpochRow) -> float | None:
     """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599), 15 bins."""
-    return float(sum(map(abs, gaps(row))) / valid(row)) if valid(row) else None
-
-
-def gaps(row: EpochRow) -> list[Fraction]:
-    """Return for each bin the sum of confidence minus correctness of its samples."""
-    totals = row.totals
-    return [
-        exact.value(totals.sums[TallySum.BIN_CONFIDENCE + b]) - int(totals.bins[b, 1])
-        for b in range(BINS)
-    ]
+    return float(sum(map(abs, row.gaps)) / valid(row)) if valid(row) else None
 
 
 def overconfidence(row: EpochRow) -> float | None:
     """Return the part of the calibration error that is of bins more confident than right."""
-    return float(sum(g for g in gaps(row) if g > 0) / valid(row)) if valid(row) else None
+    return float(sum(g for g in row.gaps if g > 0) / valid(row)) if valid(row) else None
 
 
 def largest_gap(row: EpochRow) -> float | None:
     """Return the maximum calibration error: that of the bin where it is largest."""
     n = row.totals.bins[:, 0].tolist()
-    by_bin = [float(abs(g) / k) for g, k in zip(gaps(row), n, strict=True) if k]
+    by_bin = [float(abs(g) / k) for g, k in zip(row.gaps, n, strict=True) if k]
     return max(by_bin, default=None)
 
 
@@ -173,8 +173,7 @@ def calibration(row: EpochRow) -> float | None:
 
 def refinement(row: EpochRow) -> float | None:
     """Return what the best temperature leaves of the mean of the finite losses, in nats."""
-    whole, part = loss_finite(row), calibration(row)
-    return None if whole is None or part is None else whole - part
+    return row.tempered.refinement if row.tempered else None
 
 
 def of_temper(field: str) -> Callable[[EpochRow], float | None]:
@@ -351,13 +350,18 @@ def class_table(
 def best_epochs(rows: Iterable[EpochRow]) -> dict[str, Any]:
     """Return the epochs that are best by loss, accuracy and refinement, the earliest of equals.
 
-    The loss is the mean of the finite losses; None where nothing is valid, or not kept.
+    Epochs with an infinite loss come after all others, by the mean of their finite losses. None
+    where nothing is valid, or not kept.
     """
     rows = sorted(rows, key=lambda row: row.epoch)
 
     def lowest(of: Callable[[EpochRow], float | None]) -> int | None:
-        found = [(value, row.epoch) for row in rows if (value := of(row)) is not None]
-        return min(found)[1] if found else None
+        found = [
+            (of is not errors and row.totals.count(Count.INFINITE) > 0, value, row.epoch)
+            for row in rows
+            if (value := of(row)) is not None
+        ]
+        return min(found)[2] if found else None
 
     def errors(row: EpochRow) -> float | None:
         right = accuracy(row)

@@ -358,6 +358,8 @@ def load(directory: str | os.PathLike[str]) -> Run:
                 f"{path} has schema version {summary['schema_version']}, later than "
                 f"{SCHEMA_VERSION}: update fastdiv"
             )
+        for name in ("backend", "classes", "class_names", "splits"):
+            _ = summary[name]
         tables = {
             name: pq.read_table(path / f"{name}.parquet")
             for name in ("epochs", "transitions", "classes")

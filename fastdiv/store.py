@@ -52,7 +52,14 @@ class Store:
         """Open a saved store."""
         meta = json.loads((directory / "store.json").read_text())
         width = meta.get("profile_width", 0)  # the first versions kept none
-        store = cls(directory, np.dtype(meta["loss_dtype"]), classes, width, meta["block"])
+        block = meta["block"]
+        usable = isinstance(block, int) and block > 0 and block & (block - 1) == 0
+        if not usable or width not in (0, profile_width(classes)):
+            raise DataError(
+                f"{directory}: the saved run is damaged: blocks of {block!r} samples and {width!r} "
+                f"numbers a vector of {classes} classes are none that can have been written"
+            )
+        store = cls(directory, np.dtype(meta["loss_dtype"]), classes, width, block)
         for epoch, entry in meta["epochs"].items():
             file = store._new(int(epoch))
             file.blocks = entry["blocks"]

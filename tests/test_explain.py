@@ -221,8 +221,8 @@ def test_counterfactuals_of_an_epoch():
     assert made["best_threshold"]["accuracy"] > made["as_is"]["accuracy"] + 0.02
     side = run.split().side(0)
     kept = np.sort(side.loss)[: n - 20]
-    assert made["without_worst_1.0%"]["loss"] == pytest.approx(kept.mean())
-    assert made["without_worst_1.0%"]["n"] == n - 20
+    assert made["without_worst_1%"]["loss"] == pytest.approx(kept.mean())
+    assert made["without_worst_1%"]["n"] == n - 20
     equal = np.mean([side.loss[side.labels == k].mean() for k in (0, 1)])
     assert made["equal_classes"]["loss"] == pytest.approx(equal)
     assert made["without_suspects"]["loss"] < as_is["loss"]

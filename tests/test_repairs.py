@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sides import side_of
 
 from fastdiv.explain.verdict.majority import depths
 from fastdiv.explain.verdict.repairable import Repair, Repairable
-from fastdiv.explain.verdict.repairs import B, Fitter, N, T, subsets
+from fastdiv.explain.verdict.repairs import B, Fitter, N, T
 
 CLASSES = (2, 3, 10, 50)
 
@@ -98,6 +99,11 @@ def test_derivatives_are_slopes_of_the_loss(c):
 
 
 @pytest.mark.parametrize("c", CLASSES)
+def subsets(kinds):
+    """Return all subsets of kinds of repair, the empty one first."""
+    return [frozenset(s) for k in range(len(kinds) + 1) for s in combinations(kinds, k)]
+
+
 @pytest.mark.parametrize("kinds", subsets("TBN")[1:], ids="".join)
 def test_fits_are_those_of_scipy_on_full_logits(c, kinds):
     if c > 16 and B in kinds:

@@ -235,7 +235,9 @@ def test_few_samples_or_of_one_kind_have_a_defined_verdict(n, c, keep):
         json.dumps(one.to_dict(), allow_nan=False)
         assert (one.delta_loss is None) == (one.n == 0)
         assert (one.delta_accuracy is None) == (n == 0)
-        if n < 3:
+        if n == 0:
+            assert one.causes == ()
+        elif n < 3:
             assert [cause.name for cause in one.causes] in (["noise"], ["outliers"])
     identical = made[2][0]
     assert identical.quadrant == "loss_flat_accuracy_flat"

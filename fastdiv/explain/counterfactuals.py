@@ -83,7 +83,7 @@ def counterfactuals(
             continue
         kept = np.ones(n, np.bool_)
         kept[worst_first[:k]] = False
-        made.append(_of(side, kept, f"without_worst_{share:.1%}", f"without {k:,} samples"))
+        made.append(_of(side, kept, f"without_worst_{100 * share:g}%", f"without {k:,} samples"))
     if suspects is not None and suspects.any() and not suspects.all():
         words = f"without {int(suspects.sum()):,} samples"
         made.append(_of(side, ~suspects, "without_suspects", words))

@@ -67,12 +67,19 @@ class Side:
 
     def take(self, rows: Ints | Bools) -> Side:
         """Return some samples, by index or mask."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         arrays = {
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
             if isinstance(getattr(self, f.name), np.ndarray)
         }
         return replace(self, **arrays)
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the probability of every class is known: of 2 classes, and of up to 16."""
+        return self.classes == 2 or (self.has_profile and self.classes <= VECTORS_UP_TO)
 
     @property
     def finite(self) -> Bools:
@@ -114,14 +121,14 @@ class Side:
         differences of logits, so relative to the largest they are good to 5e-4 of themselves.
         """
         n, c = len(self), self.classes
+        if not self.has_vectors:
+            return None
         if c == 2:
             x = np.zeros((n, 2))
             lower = np.where(self.correct, 1 - self.labels, self.labels)
             x[np.arange(n), lower] = -np.abs(self.margin.astype(np.float64))
-        elif self.has_profile and c <= VECTORS_UP_TO:
-            x = self.profile.astype(np.float64)
         else:
-            return None
+            x = self.profile.astype(np.float64)
         return np.asarray(x - np.log(np.exp(x).sum(axis=1, keepdims=True)))
 
 
@@ -176,6 +183,8 @@ class Pair:
     def take(self, rows: Ints | Bools) -> Pair:
         """Return some samples, by index or mask."""
         which = pa.array(rows)
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         ids = self.ids.filter(which) if rows.dtype == np.bool_ else self.ids.take(which)
         return replace(self, before=self.before.take(rows), after=self.after.take(rows), ids=ids)
 
@@ -223,7 +232,8 @@ class Evidence:
             blocks = -(-len(self.samples) // file.block)
             parts = [self.samples.read(file, block) for block in range(blocks)]
             whole = Stored.joined(parts) if parts else file.read(0, 0, self.samples.labels)
-            self._read[epoch] = whole.take(self._order)
+            ordered = bool((np.diff(self._order) == 1).all())
+            self._read[epoch] = whole if ordered else whole.take(self._order)
             if len(self._read) > MOST_READ:
                 self._read.popitem(last=False)
         self._read.move_to_end(epoch)
@@ -236,7 +246,8 @@ class Evidence:
     def side(self, epoch: int, rows: Bools | None = None) -> Side:
         """Return the scores of an epoch: of its valid samples, or of some of these."""
         taken = self.valid(epoch) if rows is None else rows
-        x = self._stored(epoch).take(np.flatnonzero(taken))
+        x = self._stored(epoch)
+        x = x if taken.all() else x.take(np.flatnonzero(taken))
         return Side(
             epoch, x.classes, x.labels, x.loss.astype(np.float64), (x.flags & CORRECT) != 0,
             x.predicted, x.confidence.astype(np.float64), x.margin, x.brier.astype(np.float64),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.explain.evidence import Bools, Floats, Ints
-from fastdiv.explain.wording import as_text
+from fastdiv.explain.wording import as_text, plain_id
 
 Small = NDArray[np.int8]
 
@@ -128,7 +128,8 @@ class Explanation:
     n : int
         Samples accounted for: valid in both epochs, with finite losses.
     quadrant : str
-        ``loss_<way>_accuracy_<way>``, each way one of up, down, flat: flat is within noise.
+        ``loss_<way>_accuracy_<way>``, each way one of up, down, flat: flat is within noise, by a
+        test that is adjusted for all terms, and so stricter than that of `SplitView.change`.
     delta_loss : float or None
         Change in mean loss of these samples, in nats; None of no samples.
     delta_accuracy : float or None
@@ -136,9 +137,9 @@ class Explanation:
     delta_refinement, delta_calibration : float or None
         The change in loss, divided by temperature alone.
     significant : bool
-        Whether loss or accuracy moved by more than noise.
+        Whether anything is named but noise: a term may be, where loss and accuracy are flat.
     causes : tuple of Cause
-        Ranked, the most important first.
+        Ranked, the most important first; none where there is nothing to compare.
     findings : tuple of Finding
     unnamed : dict of str to float
         Nats of the terms that are too small or too uncertain to be causes.
@@ -149,7 +150,8 @@ class Explanation:
     order : tuple of str
         The repairs in the order of what they saved.
     n_infinite_before, n_infinite_after : int
-        Samples with an infinite loss, which have no part in the change in loss.
+        Samples with an infinite loss, or one that is clipped because their label got probability
+        0; they have no part in the change in loss.
     n_invalid, n_relabelled, n_only_before, n_only_after : int
         Samples left out of everything.
     approximate : bool
@@ -206,7 +208,8 @@ class Explanation:
             **plain,
             "order": list(self.order),
             "causes": [
-                {**asdict(cause), "sample_ids": list(cause.sample_ids)} for cause in self.causes
+                {**asdict(cause), "sample_ids": [plain_id(i) for i in cause.sample_ids]}
+                for cause in self.causes
             ],
             "findings": [asdict(finding) for finding in self.findings],
         }

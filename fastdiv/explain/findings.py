@@ -16,6 +16,7 @@ from fastdiv.explain.verdict.outliers import suspected
 
 CONCENTRATED = 0.5  # share of the loss that the worst 1 % must carry to be worth telling
 LEAST_SUSPECTS = 3
+REPAIRS = {"T": "temperature", "B": "class bias", "N": "label noise"}
 THRESHOLD_GIVES_BACK = 0.5  # of the change in accuracy
 
 
@@ -117,7 +118,11 @@ def _bound(explanation: Explanation) -> Finding | None:
     at = {when: repair["at_bound"] for when, repair in explanation.repairs.items()}
     if not any(at.values()):
         return None
-    parts = [f"{', '.join(names)} {when}" for when, names in at.items() if names]
+    parts = [
+        f"{', '.join(REPAIRS[name] for name in names)} {when}"
+        for when, names in at.items()
+        if names
+    ]
     words = (
         f"the fit ended at the bound of its range ({'; '.join(parts)}): read its nats as at least"
     )
@@ -138,7 +143,7 @@ def between_splits(
     named : pair of str
         What the splits are called.
     """
-    entropy = next((r["prior_entropy"] for r in train if r["prior_entropy"] is not None), None)
+    entropy = next((x for r in train if (x := r.get("prior_entropy")) is not None), None)
     found = overfitting(train, val, no_skill_loss=entropy)
     if found.epoch is None or found.name in (Fit.FLAT, Fit.UNKNOWN):
         return None
@@ -148,8 +153,8 @@ def between_splits(
         "of {val} {v:+.4f} nats",
         Fit.DIVERGING: "since epoch {epoch} the loss of {val} rose by {v:.4f} nats, and that of "
         "{train} did not fall ({t:+.4f})",
-        Fit.BOTH_FALLING: "the losses of {train} and {val} are both still falling: the run ended "
-        "before they part",
+        Fit.BOTH_FALLING: "over the whole run, the losses of {train} and {val} are both still "
+        "falling: it ended before they part",
         Fit.UNDERFITTING: "under-fitting: little of {train} has been learned, and neither loss "
         "moves any more",
     }[found.name].format(

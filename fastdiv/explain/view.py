@@ -243,7 +243,8 @@ class SplitView:
     ) -> pa.Table:  # fmt: skip
         """Rank the samples that are wrong in two epochs, the most suspect label first.
 
-        Default: the epochs of lowest loss and of highest accuracy.
+        Default: the epochs of lowest loss and of highest accuracy; where their scores are not
+        stored, the first and the last that are.
         """
         a, b = self._best(a, b)
         return suspects(self.pair(a, b), self.samples, rank_by=rank_by, limit=limit)
@@ -294,6 +295,9 @@ class SplitView:
             best["epoch_lowest_loss"] if a is None else a,
             best["epoch_highest_accuracy"] if b is None else b,
         )
+        kept = self.evidence.epochs
+        if kept and (a is None or b is None) and not set(chosen) <= {*kept, a, b}:
+            chosen = (kept[0] if a is None else a, kept[-1] if b is None else b)
         if chosen[0] is None or chosen[1] is None:
             raise UsageError("no sample is valid: nothing can be said of any epoch")
         return chosen[0], chosen[1]

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastdiv.explain.pair import CELLS, epoch_label, sentence
+from fastdiv.explain.view import TRAINING
 from fastdiv.plan import Plan, human_bytes
 from fastdiv.run import Run
 from fastdiv.sources import Source
@@ -21,7 +22,6 @@ MOST_EPOCHS = 12  # shown in a table
 SIDE_BY_SIDE = 3  # splits, on a terminal
 UNTOLD = "only reading tells"
 PLAIN_WIDTH = 10_000  # columns where there is no terminal: nothing is cut or broken
-TRAINING = ("train", "training", "fit")
 INVALID_SHOWN = 3  # places of each reason
 
 
@@ -208,12 +208,14 @@ def show_best(run: Run, entry: dict[str, Any], out: Console) -> None:
         f"{number(rows[highest]['loss_finite'])})",
         style="bold",
     )
+    if len(rows) == 1:
+        return
     if lowest == highest:
         out.print(f"Loss and accuracy agree: epoch {by_loss} is the best by both.")
         return
     if split in TRAINING and len(run.summary["splits"]) > 1:
         return
-    row = run.transition(split, lowest, highest)
+    row = run.transition(split, *sorted((lowest, highest)))
     if row is not None:
         show_pair(run, row, out)
     else:

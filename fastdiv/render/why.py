@@ -18,6 +18,8 @@ def show_explanation(made: Explanation, out: Console, why: str | None = None) ->
     out.print(Text(wording.headline(made), style="bold"))
     if why is not None:
         out.print(f"({why})")
+    if made.delta_accuracy is None:
+        return
     if made.delta_loss is None:
         out.print("No sample has a finite loss in both: the change in loss cannot be divided.")
     for note in wording.notes(made):

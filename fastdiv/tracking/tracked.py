@@ -160,7 +160,8 @@ class Tracked:
         assert common is not None
         said, options, expected = self.said, self.said.options, 0
         if name == "under-way":
-            options = replace(options, scores="all")
+            if options.scores == "rolling":
+                options = replace(options, scores="all")
             expected = self.ended.part.ledger.n if self.ended is not None else 0
         path, scratch = self._new_path(name)
         scan = Scan(

@@ -75,7 +75,7 @@ class Concentration:
     worst : pa.Table
         The samples that carry most, worst first, equals in the samples' order: row (int64, the
         index into the side or pair), id (where known), label and predicted (int32, or string
-        where classes have names), loss, confidence. Of a change: row, id, label, delta, and
+        where classes have names), loss, confidence. Of a change: row, sample_id, label, delta, and
         loss, predicted and confidence, each with _before and _after.
     """
 

@@ -58,6 +58,8 @@ def one_vs_rest(side: Side) -> Floats | None:
 
 def curves(side: Side) -> list[CurveState] | None:
     """Return the curve of each class; None where vectors were not kept. They merge."""
+    if not side.has_vectors:
+        return None
     states = [CurveState.zero() for _ in range(side.classes)]
     for first in range(0, max(1, len(side)), _ROWS):
         part = side.take(np.arange(first, min(first + _ROWS, len(side))))

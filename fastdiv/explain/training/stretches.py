@@ -48,7 +48,9 @@ def stretches(rows: Sequence[Mapping[str, Any]]) -> list[Stretch]:
     epochs = [int(r["epoch"]) for r in known]
     loss = np.array([r["loss_finite"] for r in known])
     accuracy = np.array([r["accuracy"] for r in known])
-    lowest, highest = int(loss.argmin()), int(accuracy.argmax())
+    infinite = np.array([bool(r.get("n_infinite")) for r in known])
+    lowest = int(np.lexsort((np.arange(len(loss)), loss, infinite))[0])
+    highest = int(accuracy.argmax())
     found = [(lowest, highest, "from the lowest loss to the highest accuracy")]
     if highest < lowest:
         found = [(highest, lowest, "from the highest accuracy to the lowest loss")]

@@ -64,6 +64,12 @@ ADVICE = {
         "held-out data.",
         "The bias towards one class shrank: a threshold fitted on held-out data takes the rest.",
     ),
+    "class_bias": (
+        "The logit of one class is off, for all samples alike: add the bias that is told above, or "
+        "one for each class, fitted on held-out data (vector scaling).",
+        "The logit of one class is less off than before: keep what changed; a bias for each class, "
+        "fitted on held-out data, takes the rest.",
+    ),
     "unnormalized": (
         "Losses are not those of normalised predictions: store logits, or probabilities that sum "
         "to 1, and do not clip them.",
@@ -73,6 +79,12 @@ ADVICE = {
     "infinite": (
         "Labels got probability 0: look at the ids, store logits or log-probabilities in place "
         "of rounded probabilities, or smooth the predictions.",
+        "Fewer labels get probability 0: store logits or log-probabilities in place of rounded "
+        "probabilities to tell by how much.",
+    ),
+    "clipped": (
+        "Labels got probability 0, and their losses are those of the clipping: look at the ids, or "
+        "store logits or log-probabilities in place of rounded probabilities.",
         "Fewer labels get probability 0: store logits or log-probabilities in place of rounded "
         "probabilities to tell by how much.",
     ),
@@ -96,8 +108,6 @@ class Facts:
     flips : dict of str to (int, int)
         By group: samples that became wrong, and right.
     n_outliers, n_suspects : int
-    wrong : int
-        More errors afterwards than before.
     majority : str
         The name of the most frequent class.
     majority_share : float
@@ -115,7 +125,6 @@ class Facts:
     flips: dict[str, tuple[int, int]]
     n_outliers: int
     n_suspects: int
-    wrong: int
     majority: str
     majority_share: float
     infinite: tuple[int, int]
@@ -133,7 +142,7 @@ def evidence(name: str, nats: float, facts: Facts) -> str:
     """Say in one sentence, with numbers, what a cause rests on."""
     if name in ("overconfidence", "underconfidence"):
         return _temperature(facts.turns["T"])
-    if name in ("imbalance", "threshold"):
+    if name in ("imbalance", "threshold", "class_bias"):
         before, after = (-fit.repair.gamma for fit in facts.turns["B"])
         return (
             f"the logit of {facts.majority} ({_percent(facts.majority_share)} of the labels) is "
@@ -160,7 +169,8 @@ def evidence(name: str, nats: float, facts: Facts) -> str:
             "label noise explains it"
         )
     if name == "separation":
-        net = f"{abs(facts.wrong):,} {'more' if facts.wrong >= 0 else 'fewer'} errors"
+        wrong, right = facts.flips.get(name, (0, 0))
+        net = f"{abs(wrong - right):,} {'more' if wrong >= right else 'fewer'} errors"
         way = "rose" if nats > 0 else "fell"
         return f"the loss {way} alike in samples that flipped and in those that did not, with {net}"
     if name == "outliers":
@@ -171,9 +181,11 @@ def evidence(name: str, nats: float, facts: Facts) -> str:
         )
     if name == "unnormalized":
         return f"stored losses differ from those of normalised predictions by {nats:+.4g} nats"
-    if name == "infinite":
+    if name in ("infinite", "clipped"):
         before, after = facts.infinite
         return f"samples with probability 0 for their label: {before:,} → {after:,}"
+    if not nats and facts.p_accuracy == 1.0 and facts.worst[0] == facts.worst[1]:
+        return "nothing changed"
     if facts.p is None:
         return (
             "too few samples carry the change in loss to tell it from chance; accuracy changes as "

@@ -15,12 +15,14 @@ from fastdiv.explain.verdict.repairs import B, T
 
 LEVEL = 0.02  # of the test of a term, adjusted for how many there are
 LEAST = 0.05  # of the largest term; less is not named
+MASS = 0.3  # of the samples: where more changed sides, the boundary itself moved
 MOST_OF_RISE = 0.8  # of what is left: from there on a group is a cause by itself
 IMBALANCED = 0.05  # nats between the entropy of the class shares and that of equal ones
-OUTLIERS, UNNORMALIZED, NOISE, INFINITE = "outliers", "unnormalized", "noise", "infinite"
+OUTLIERS, UNNORMALIZED, NOISE = "outliers", "unnormalized", "noise"
+INFINITE, CLIPPED = "infinite", "clipped"  # labels of probability 0, where losses are clipped
 OVERCONFIDENCE, UNDERCONFIDENCE = "overconfidence", "underconfidence"
-IMBALANCE, THRESHOLD, LABEL_NOISE, SEPARATION = (
-    "imbalance", "threshold", "label_noise", "separation",
+IMBALANCE, THRESHOLD, CLASS_BIAS, LABEL_NOISE, SEPARATION = (
+    "imbalance", "threshold", "class_bias", "label_noise", "separation",
 )  # fmt: skip
 
 
@@ -48,7 +50,9 @@ def bias_name(shares: Floats) -> str:
     """Name what a bias on the most frequent class means, by the class shares (c,)."""
     seen = shares[shares > 0]
     lacking = math.log(len(shares)) + float((seen * np.log(seen)).sum())
-    return THRESHOLD if len(shares) == 2 and lacking < IMBALANCED else IMBALANCE
+    if lacking >= IMBALANCED:
+        return IMBALANCE
+    return THRESHOLD if len(shares) == 2 else CLASS_BIAS
 
 
 def repair_terms(credits: Credits, bias: str, noisy: Bools, moved: Bools) -> dict[str, Term]:
@@ -118,7 +122,8 @@ def group_terms(raw: Floats, left: Floats, groups: dict[str, Bools]) -> dict[str
     """Name what repairs leave (n,), by group; as one cause what is one movement.
 
     Learning and forgetting show in flips and in certainty alike: those groups that move the same
-    way as certainty does are separation, unless one of them is nearly all of it.
+    way as certainty does are separation, unless one of them is nearly all of it and few samples
+    flipped: of an untrained network all samples are near the boundary.
     """
     tests = {name: mean_test(np.where(rows, left, 0.0)) for name, rows in groups.items()}
     up = tests[CERTAINTY].mean > 0
@@ -131,7 +136,8 @@ def group_terms(raw: Floats, left: Floats, groups: dict[str, Bools]) -> dict[str
     merged = frozenset[str]()
     if len(alike) > 1 and CERTAINTY in alike:
         largest = max(abs(test.mean) for test in alike.values())
-        if largest < MOST_OF_RISE * abs(whole):
+        flipped = sum(int(rows.sum()) for name, rows in groups.items() if name != CERTAINTY)
+        if largest < MOST_OF_RISE * abs(whole) or flipped > MASS * len(left):
             merged = frozenset(alike)
     terms = {}
     one = np.zeros(len(left), bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fastdiv.explain.chance.tests import mean_test, probability
@@ -9,8 +10,10 @@ from fastdiv.explain.evidence import Floats, Side
 from fastdiv.explain.verdict.majority import depths
 from fastdiv.explain.verdict.repairable import Repair, Repairable
 from fastdiv.explain.verdict.repairs import B, Fit, Fitter, N, T
+from fastdiv_kernels.contract import GRID
 
 LEAST_SAVED = 8.0  # nats, all samples together: more than twice what a useless parameter saves
+NO_SKILL = 0.95  # of the loss of equal shares: from there on predictions are random
 LEVEL = 0.02  # of the test that a repair has a share in the change
 Kinds = frozenset[str]
 NONE: Kinds = frozenset()
@@ -92,12 +95,26 @@ class Repairers:
         with_it, without = self.fit(frozenset({T, kind})), self.fit(frozenset(T))
         n = len(self.epochs[0])
         saved = [n * (b.loss - a.loss) for a, b in zip(with_it, without, strict=True)]
+        if kind == N:
+            told = [self._tells_floor(*fits) for fits in zip(with_it, without, strict=True)]
+            if any(x > LEAST_SAVED and not tells for x, tells in zip(saved, told, strict=True)):
+                return False
         if max(saved) <= LEAST_SAVED or kind == N:
             return max(saved) > LEAST_SAVED
         both = frozenset({T, kind})
         turn = frozenset(self.order(both)[: self.order(both).index(kind)])
         before, after = _gains(self.losses(turn), self.losses(turn | {kind}))
         return probability(mean_test(after - before)) < LEVEL
+
+    def _tells_floor(self, fit: Fit, tempered: Fit) -> bool:
+        """Tell whether random labels can be told from predictions that are random.
+
+        They cannot where a temperature alone leaves hardly less than equal shares would, as of a
+        network before it is trained, nor where the logits are larger than any temperature that is
+        searched undoes.
+        """
+        skilled = tempered.loss < NO_SKILL * math.log(self.epochs[0].classes)
+        return skilled and fit.repair.beta > GRID[0]
 
     def order(self, kinds: Kinds) -> tuple[str, ...]:
         """Order repairs: always next the one that, with those before it, leaves the lowest loss."""

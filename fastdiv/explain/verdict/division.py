@@ -36,6 +36,9 @@ class Division:
         Of the samples that are no outliers.
     bias : str
         The name of a class bias.
+    majority : int
+        The most frequent class, which it is on.
+    majority_share : float
     calibration : float
         Change in what temperature alone would save, a mean over samples.
     n_suspects : int
@@ -49,17 +52,26 @@ class Division:
     outliers: Outliers
     credits: Credits
     bias: str
+    majority: int
+    majority_share: float
     calibration: float
     n_suspects: int
     account: SampleAccount
 
 
+def hopeless(pair: Pair) -> str:
+    """Name what samples have that gave their label probability 0."""
+    infinite = np.isinf(pair.before.loss).any() or np.isinf(pair.after.loss).any()
+    return causes.INFINITE if infinite or pair.finite.all() else causes.CLIPPED
+
+
 def divide(pair: Pair) -> Division | None:
     """Divide the change between two epochs; None where no sample has a finite loss in both."""
-    rows = np.flatnonzero(pair.finite)
+    finite = pair.finite
+    rows = np.flatnonzero(finite)
     if not len(rows):
         return None
-    sides = pair.before.take(rows), pair.after.take(rows)
+    sides = pair.before.take(finite), pair.after.take(finite)
     shares = np.bincount(sides[0].labels, minlength=sides[0].classes) / len(rows)
     majority, bias = int(shares.argmax()), causes.bias_name(shares)
     delta = sides[1].loss - sides[0].loss
@@ -84,7 +96,8 @@ def divide(pair: Pair) -> Division | None:
         terms = _with_outliers(terms, kept, outliers, everyone, credits, delta)
     account = replace(account, rows=rows, terms={name: term.nats for name, term in terms.items()})
     return Division(
-        rows, delta, terms, outliers, credits, bias, saved[1] - saved[0],
+        rows, delta, terms, outliers, credits, bias, majority, float(shares[majority]),
+        saved[1] - saved[0],
         int(np.count_nonzero(suspects)), account,
     )  # fmt: skip
 
@@ -163,7 +176,7 @@ def _account(
 ) -> SampleAccount:  # fmt: skip
     """Return the account of accuracy, of all samples of a pair; rows are positions in it."""
     names = (
-        causes.INFINITE, causes.OUTLIERS, bias, causes.LABEL_NOISE, *GROUPS, causes.SEPARATION
+        hopeless(pair), causes.OUTLIERS, bias, causes.LABEL_NOISE, *GROUPS, causes.SEPARATION
     )  # fmt: skip
     places = np.zeros(len(pair), np.int8)  # infinite, where nothing else is said
     places[outliers] = names.index(causes.OUTLIERS)

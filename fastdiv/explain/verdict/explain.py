@@ -17,11 +17,12 @@ from fastdiv.explain.evidence import Bools, Pair
 from fastdiv.explain.explanation import Cause, Explanation, Finding, SampleAccount
 from fastdiv.explain.verdict import causes
 from fastdiv.explain.verdict.advice import Facts, advice, evidence
-from fastdiv.explain.verdict.division import Division, divide
+from fastdiv.explain.verdict.division import Division, divide, hopeless
 from fastdiv.explain.verdict.groups import BORDERLINE_FLIPS, CONFIDENT_FLIPS
 
 FAR_MORE = 3.0  # times as many standard errors: from there on accuracy is what moved
-FLIPS = (BORDERLINE_FLIPS, CONFIDENT_FLIPS, causes.LABEL_NOISE)
+FLIPS = (BORDERLINE_FLIPS, CONFIDENT_FLIPS, causes.LABEL_NOISE, causes.SEPARATION)
+LEAST_TOLD = 0.5  # of a change in accuracy: if named causes tell less, flips are named as well
 UNCERTAIN = "likely, though no term by itself is beyond chance"
 BY_OUTLIERS = 0.5  # of a change: from there on it is as certain as they are
 
@@ -76,16 +77,20 @@ def explain_pair(pair: Pair) -> Explanation:
     if division:
         names = _named(tests, nats, points, delta or 0.0, sum(points.values()))
         named = [_cause(name, pair, division, tests, facts, nats, points) for name in names]
-        if not named and min(tests.loss, tests.accuracy) < causes.LEVEL:
-            # Something moved, though no term by itself is beyond chance: the largest is told.
-            worth = nats if tests.loss < causes.LEVEL else points
-            name = max(division.terms, key=lambda term: abs(worth.get(term, 0.0)))
+    if _changed(~pair.before.finite, ~pair.after.finite) < causes.LEVEL:
+        named.insert(0, _plain(hopeless(pair), 0.0, delta, points, facts, _infinite(pair)))
+    if division and not named and min(tests.loss, tests.accuracy) < causes.LEVEL:
+        # Something moved, though no term by itself is beyond chance: the largest is told.
+        worth, way = points, sum(points.values())
+        if tests.loss < causes.LEVEL:
+            worth, way = nats, delta or 0.0
+        able = [term for term in division.terms if term in tests.terms]
+        name = max(able, key=lambda term: worth.get(term, 0.0) * way)
+        if worth.get(name, 0.0) * way > 0:
             likely = _cause(name, pair, division, tests, facts, nats, points)
             named = [replace(likely, evidence=f"{UNCERTAIN}: {likely.evidence}")]
-    if _changed(~pair.before.finite, ~pair.after.finite) < causes.LEVEL:
-        named.insert(0, _plain(causes.INFINITE, 0.0, delta, points, facts, _infinite(pair)))
     significant = bool(named)
-    if not named:
+    if not named and len(pair):
         everything = {causes.NOISE: sum(points.values())}
         named.append(_plain(causes.NOISE, delta or 0.0, delta, everything, facts, np.zeros(0)))
     ways = (
@@ -191,14 +196,15 @@ def _named(
         for name, p in tests.terms.items()
         if p < causes.LEVEL and abs(nats[name]) >= causes.LEAST * largest > 0
     ]
-    if tests.by_points:
+    told = sum(points.get(name, 0.0) for name in names)
+    untold = tests.accuracy < causes.LEVEL and told / turned < LEAST_TOLD
+    if tests.by_points or untold:
         most = max(map(abs, points.values()))
         names += [
             name
             for name, p in tests.points.items()
-            if name not in names and p < causes.LEVEL
-            and abs(points[name]) >= causes.LEAST * most
-        ]  # fmt: skip
+            if name not in names and p < causes.LEVEL and abs(points[name]) >= causes.LEAST * most
+        ]
     return causes.rank(
         {name: nats[name] for name in names}, {name: points.get(name, 0.0) for name in names},
         delta, turned, tests.by_points,
@@ -233,7 +239,7 @@ def _plain(
 ) -> Cause:  # fmt: skip
     """Return a cause that is no term of the account of nats."""
     before, after = facts.infinite
-    way = float(after - before) if name == causes.INFINITE else nats
+    way = nats if name == causes.NOISE else float(after - before)
     return Cause(
         name=name,
         nats=nats,
@@ -254,9 +260,7 @@ def _plain(
 
 def _facts(pair: Pair, division: Division | None, tests: Tests) -> Facts:
     infinite = tuple(int(np.count_nonzero(~side.finite)) for side in (pair.before, pair.after))
-    counts = np.bincount(pair.labels, minlength=max(pair.before.classes, 1))
-    majority = int(counts.argmax())
-    wrong = np.count_nonzero(pair.before.correct) - np.count_nonzero(pair.after.correct)
+    majority = division.majority if division else 0
     worst = (0.0, 0.0)
     turns = {}
     if division:
@@ -270,9 +274,8 @@ def _facts(pair: Pair, division: Division | None, tests: Tests) -> Facts:
         flips=division.account.flips() if division else {},
         n_outliers=division.outliers.n if division else 0,
         n_suspects=division.n_suspects if division else 0,
-        wrong=int(wrong),
         majority=names[majority] if names else f"class {majority}",
-        majority_share=float(counts[majority] / max(len(pair), 1)),
+        majority_share=division.majority_share if division else 0.0,
         infinite=(infinite[0], infinite[1]),
         worst=worst,
         p=tests.raw_loss,
@@ -289,15 +292,13 @@ def _findings(pair: Pair, facts: Facts) -> tuple[Finding, ...]:
     before, after = facts.infinite
     if not before + after:
         return ()
-    n = int(np.count_nonzero(~pair.finite))
-    return (
-        Finding(
-            causes.INFINITE,
-            {"n_before": before, "n_after": after, "n": n},
-            f"{n:,} samples got probability 0 for their label ({before:,} before, {after:,} "
-            "after): they make the mean loss infinite, and are left out of its change.",
-        ),
+    n, name = int(np.count_nonzero(~pair.finite)), hopeless(pair)
+    what = "make the mean loss infinite" if name == causes.INFINITE else "have a clipped loss"
+    sentence = (
+        f"{n:,} samples got probability 0 for their label ({before:,} before, {after:,} after): "
+        f"they {what}, which no temperature changes, and have no part in the change that is told."
     )
+    return (Finding(name, {"n_before": before, "n_after": after, "n": n}, sentence),)
 
 
 def _repairs(division: Division | None) -> dict[str, dict[str, Any]]:
@@ -318,5 +319,5 @@ def _empty(pair: Pair) -> SampleAccount:
     turned = pair.after.correct.astype(np.int8) - pair.before.correct.astype(np.int8)
     nothing = np.zeros(len(pair), np.int8)
     return SampleAccount(
-        np.zeros(0, np.int64), {}, (causes.INFINITE,), (turned, nothing), (nothing, nothing)
+        np.zeros(0, np.int64), {}, (hopeless(pair),), (turned, nothing), (nothing, nothing)
     )

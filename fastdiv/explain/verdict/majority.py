@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from fastdiv.explain.evidence import Floats, Ints, Side
 from fastdiv.explain.verdict.repairable import DEEPEST, Repair
 from fastdiv.explain.verdict.repairs import Fitter, N, T
-from fastdiv_kernels.contract import VECTORS_UP_TO
 
 LEAST_SAVED = 4.5  # nats, all samples together: by chance less often than once in 300 epochs
 MOST_ROWS = 1 << 16  # that the share of what is left is found on
@@ -23,7 +22,7 @@ HALVINGS = 24
 def depths(side: Side, majority: int, fitter: Fitter) -> Floats | None:
     """Return how far (n,) a class's logit is below the highest; None for less than two classes.
 
-    Known from vectors up to `VECTORS_UP_TO` classes, and wherever the class is the label or the
+    Known from vectors up to 16 classes, and wherever the class is the label or the
     prediction. Elsewhere its probability is estimated as a share of what prediction and label
     leave. How large a share follows from calibration: where the class is predicted, its
     probability is known, and with it the bias that mends it; the share is the one with which that
@@ -43,7 +42,7 @@ def depths(side: Side, majority: int, fitter: Fitter) -> Floats | None:
     is_top = side.predicted == majority
     if side.classes == 2:
         depth = np.where(is_top, 0.0, -np.abs(side.margin.astype(np.float64)))
-    elif side.has_profile and side.classes <= VECTORS_UP_TO:
+    elif side.has_vectors:
         depth = side.profile[:, majority].astype(np.float64)
     else:
         depth = _estimated(side, majority, fitter)

@@ -18,7 +18,6 @@ import numpy as np
 
 from fastdiv.explain.evidence import Bools, Floats, Ints, Side
 from fastdiv.explain.verdict.sketch import Sketch
-from fastdiv_kernels.contract import VECTORS_UP_TO
 
 BLOCK = 1 << 15  # rows at a time: what is computed of them stays in cache
 DEEPEST = -1e6  # nats below the highest logit; a class further down gets no probability
@@ -116,7 +115,7 @@ class Repairable:
         margin = self._margin.astype(np.float64)
         is_top = self._side.predicted == self._majority
         third = np.full(len(self), -np.inf)
-        if self._side.has_profile and 2 < self.classes <= VECTORS_UP_TO:
+        if self._side.has_vectors and self.classes > 2:
             others = self._profile.astype(np.float32)
             others[np.arange(len(self)), self._side.labels] = -np.inf
             others[:, self._majority] = -np.inf

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +51,6 @@ class Fit:
     at_bound: tuple[str, ...]
 
 
-def subsets(kinds: str) -> list[frozenset[str]]:
-    """Return all subsets of kinds of repair, the empty one first."""
-    return [frozenset(s) for k in range(len(kinds) + 1) for s in combinations(kinds, k)]
-
-
 class Fitter:
     """Fits repairs to an epoch, every one at most once.
 
@@ -84,10 +78,6 @@ class Fitter:
         if kinds not in self._fits:
             self._fits[kinds] = self._fit(kinds)
         return self._fits[kinds]
-
-    def saved(self, kinds: frozenset[str], beyond: frozenset[str]) -> float:
-        """Return how many nats, all samples together, kinds of repair save beyond others."""
-        return len(self.epoch) * (self.fit(beyond).loss - self.fit(kinds).loss)
 
     def _fit(self, kinds: frozenset[str]) -> Fit:
         if not kinds:
