@@ -150,6 +150,29 @@ def test_training_beside_validation_is_called_by_its_name():
         run.split("test")
 
 
+def test_splits_are_compared_over_the_samples_that_both_hold():
+    first, second = make((0, 1), 60, 3).values()
+    train = {e: r.take(np.arange(0, 40)).arrays() for e, r in ((0, first), (1, second))}
+    val = {e: r.take(np.arange(20, 60)).arrays() for e, r in ((0, second), (1, second))}
+    run = fastdiv.analyze({"train": train, "val": val})
+    found = run.split("val").beside("train", 0)
+    same = fastdiv.score(first.x[20:40], first.y[20:40], kind="logits")
+    other = fastdiv.score(second.x[20:40], second.y[20:40], kind="logits")
+    assert found.n == 20
+    assert found.delta_loss == pytest.approx((other.loss - same.loss).mean(), abs=1e-6)
+    assert found.delta_accuracy == pytest.approx(other.correct.mean() - same.correct.mean())
+    assert run.split("val").beside("train", 1).delta_loss == 0
+    gaps = run.split("val").gap().to_pylist()
+    assert [g["epoch"] for g in gaps] == [0, 1]
+    rows = {(r["split"], r["epoch"]): r["loss"] for r in run.epochs.to_pylist()}
+    assert gaps[0]["loss_gap"] == pytest.approx(rows["val", 0] - rows["train", 0])
+    assert run.split("val").overfitting("train").last_epoch == 1
+    with pytest.raises(UsageError, match="no split 'test'"):
+        run.split("val").gap("test")
+    with pytest.raises(UsageError, match="no split for training"):
+        fastdiv.analyze(arrays(make((0, 1), 20, 3))).split().gap()
+
+
 def test_a_moved_threshold_is_found_where_the_ranking_did_not_change():
     rng = np.random.default_rng(0)
     n = 4000

@@ -98,12 +98,12 @@ def test_derivatives_are_slopes_of_the_loss(c):
     np.testing.assert_allclose(hessian, np.array(bends) / (4 * h * h), atol=1e-4)
 
 
-@pytest.mark.parametrize("c", CLASSES)
 def subsets(kinds):
     """Return all subsets of kinds of repair, the empty one first."""
     return [frozenset(s) for k in range(len(kinds) + 1) for s in combinations(kinds, k)]
 
 
+@pytest.mark.parametrize("c", CLASSES)
 @pytest.mark.parametrize("kinds", subsets("TBN")[1:], ids="".join)
 def test_fits_are_those_of_scipy_on_full_logits(c, kinds):
     if c > 16 and B in kinds:

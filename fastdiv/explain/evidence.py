@@ -267,3 +267,35 @@ class Evidence:
             n_only_before=int((here & ~there).sum()), n_only_after=int((there & ~here).sum()),
             n_invalid=int((both & ~valid).sum()), n_relabelled=int((valid & ~rows).sum()),
         )  # fmt: skip
+
+
+def across(before: Evidence, a: int, after: Evidence, b: int) -> Pair:
+    """Return the samples of two splits that have the same id, valid in an epoch of each.
+
+    Labels must be the same, as between epochs.
+
+    Raises
+    ------
+    UsageError
+        Where the ids of the splits are of different types.
+    """
+    if before.ids.type != after.ids.type:
+        raise UsageError(
+            f"ids of {before.samples.split} are {before.ids.type}, of {after.samples.split} "
+            f"{after.ids.type}: no sample is in both"
+        )
+    place = pc.index_in(after.ids, value_set=before.ids)
+    there = np.asarray(place.is_valid().to_numpy(zero_copy_only=False))
+    here = place.drop_null().to_numpy().astype(np.int64)  # ascends, as both are in order
+    x, y = before._stored(a), after._stored(b)
+    rows = np.flatnonzero(there)
+    valid = before.valid(a)[here] & after.valid(b)[rows]
+    same = valid & (x.labels[here] == y.labels[rows])
+    first, second = np.zeros(len(before.ids), np.bool_), np.zeros(len(after.ids), np.bool_)
+    first[here[same]] = second[rows[same]] = True
+    return Pair(
+        after.samples.split, before.side(a, first), after.side(b, second),
+        after.ids.filter(pa.array(second)), after.class_names,
+        n_only_before=len(before.ids) - len(here), n_only_after=len(after.ids) - len(rows),
+        n_invalid=int((~valid).sum()), n_relabelled=int((valid & ~same).sum()),
+    )  # fmt: skip

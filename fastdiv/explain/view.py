@@ -25,7 +25,7 @@ from fastdiv.explain.chance.change import Change, change, changes
 from fastdiv.explain.classes.confusions import confusions
 from fastdiv.explain.classes.imbalance import Imbalance, change_by_class, class_report, imbalance
 from fastdiv.explain.counterfactuals import as_table, counterfactuals
-from fastdiv.explain.evidence import Bools, Evidence, Ints, Pair, Side
+from fastdiv.explain.evidence import Bools, Evidence, Ints, Pair, Side, across
 from fastdiv.explain.explanation import Explanation
 from fastdiv.explain.findings import between_splits, findings
 from fastdiv.explain.labels.joint import ConfidentJoint, joint_of
@@ -34,6 +34,7 @@ from fastdiv.explain.ranking.change import RankingChange, ranking_change
 from fastdiv.explain.ranking.one_vs_rest import ranking
 from fastdiv.explain.ranking.thresholds import accuracy_by_threshold
 from fastdiv.explain.training import dynamics
+from fastdiv.explain.training import gap as gap_module
 from fastdiv.explain.training.stretches import Stretch, stretches
 from fastdiv.explain.training.subsets import subset
 from fastdiv.explain.verdict.explain import explain_pair
@@ -155,7 +156,7 @@ class SplitView:
         train = next((name for name in splits if name in TRAINING), None)
         if train is None:
             return []
-        rows = _of_split(self._run.epochs, train).to_pylist()
+        rows = self._rows_of(train)
         finding = between_splits(rows, self.epochs.to_pylist(), (train, self.split))
         return [] if finding is None else [finding]
 
@@ -275,6 +276,39 @@ class SplitView:
         """Compare some samples of two epochs with all others; see `training.subsets`."""
         pair = self.pair(a, b)
         return subset((pair.before, pair.after), rows, pair.ids)
+
+    # -- training beside this split ------------------------------------------------------------
+
+    def gap(self, train: str | None = None) -> pa.Table:
+        """Return, by epoch, how far loss and accuracy are from those of a training split."""
+        return gap_module.gap(self._rows_of(train), self.epochs.to_pylist())
+
+    def overfitting(self, train: str | None = None) -> gap_module.Overfitting:
+        """Say how training and validation loss stand, and call over-fitting by its name."""
+        rows = self._rows_of(train)
+        entropy = next((x for r in rows if (x := r.get("prior_entropy")) is not None), None)
+        return gap_module.overfitting(rows, self.epochs.to_pylist(), no_skill_loss=entropy)
+
+    def beside(
+        self, other: str | None, epoch: Epoch, other_epoch: Epoch | None = None
+    ) -> gap_module.Between:
+        """Account for the difference to another split, over the samples that both hold by id."""
+        theirs = self._run.split(other).evidence
+        number = self._run.number(epoch)
+        at = number if other_epoch is None else self._run.number(other_epoch)
+        return gap_module.between_splits(across(theirs, at, self.evidence, number))
+
+    def _rows_of(self, train: str | None) -> list[dict[str, Any]]:
+        """Return the epochs of the training split, or of the one that is named."""
+        splits = [entry["split"] for entry in self._run.summary["splits"]]
+        name = next((s for s in splits if s in TRAINING), None) if train is None else train
+        if name is None or name not in splits:
+            raise UsageError(
+                f"there is no split {'for training' if train is None else repr(train)}: there are "
+                f"{', '.join(map(str, splits))}; name one"
+            )
+        rows: list[dict[str, Any]] = _of_split(self._run.epochs, name).to_pylist()
+        return rows
 
     # -- had it been otherwise -----------------------------------------------------------------
 
