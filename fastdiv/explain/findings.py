@@ -16,6 +16,7 @@ from fastdiv.explain.verdict.outliers import suspected
 
 CONCENTRATED = 0.5  # share of the loss that the worst 1 % must carry to be worth telling
 LEAST_SUSPECTS = 3
+BIASES = ("imbalance", "threshold", "class_bias")
 REPAIRS = {"T": "temperature", "B": "class bias", "N": "label noise"}
 THRESHOLD_GIVES_BACK = 0.5  # of the change in accuracy
 
@@ -35,7 +36,7 @@ def _ranking(pair: Pair, explanation: Explanation) -> Finding | None:
     """Recognise that accuracy moved and the ranking did not."""
     moved = not explanation.quadrant.endswith("flat")
     # Of more classes only a bias moves accuracy without moving the ranking.
-    biased = any(cause.name in ("imbalance", "threshold") for cause in explanation.causes)
+    biased = any(cause.name in BIASES for cause in explanation.causes)
     asked = moved and len(pair) and (biased or pair.before.classes == 2)
     change = ranking_change(pair) if asked else None
     if change is None or not change.unchanged or change.delta_auc is None:
