@@ -130,7 +130,7 @@ def _bound(explanation: Explanation) -> Finding | None:
     return Finding("bound_reached", at, f"{words} that much.")
 
 
-def between_splits(
+def beside_training(
     train: Sequence[Mapping[str, Any]],
     val: Sequence[Mapping[str, Any]],
     named: tuple[str | None, str | None],

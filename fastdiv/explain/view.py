@@ -27,7 +27,7 @@ from fastdiv.explain.classes.imbalance import Imbalance, change_by_class, class_
 from fastdiv.explain.counterfactuals import as_table, counterfactuals
 from fastdiv.explain.evidence import Bools, Evidence, Ints, Pair, Side, across
 from fastdiv.explain.explanation import Explanation
-from fastdiv.explain.findings import between_splits, findings
+from fastdiv.explain.findings import beside_training, findings
 from fastdiv.explain.labels.joint import ConfidentJoint, joint_of
 from fastdiv.explain.labels.suspects import confident_elsewhere, suspects
 from fastdiv.explain.ranking.change import RankingChange, ranking_change
@@ -157,7 +157,7 @@ class SplitView:
         if train is None:
             return []
         rows = self._rows_of(train)
-        finding = between_splits(rows, self.epochs.to_pylist(), (train, self.split))
+        finding = beside_training(rows, self.epochs.to_pylist(), (train, self.split))
         return [] if finding is None else [finding]
 
     def change(self, a: Epoch, b: Epoch) -> Change:

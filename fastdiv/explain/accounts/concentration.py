@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from fastdiv.errors import UsageError
+from fastdiv.explain.classes.confusions import class_column
 from fastdiv.explain.evidence import Bools, Floats, Ints, Pair, Side
 
 SHARES = (0.001, 0.01, 0.05, 0.1)
@@ -129,8 +129,8 @@ def concentration(
     if ids is not None:
         worst["sample_id"] = _ids(ids, len(side)).take(pa.array(rows))
     worst |= {
-        "label": _class(side.labels[rows], class_names),
-        "predicted": _class(side.predicted[rows], class_names),
+        "label": class_column(side.labels[rows], class_names, side.classes),
+        "predicted": class_column(side.predicted[rows], class_names, side.classes),
         "loss": pa.array(side.loss[rows]),
         "confidence": pa.array(side.confidence[rows]),
     }
@@ -169,12 +169,14 @@ def concentration_of_change(
     worst = {
         "row": pa.array(rows),
         "sample_id": pair.ids.take(pa.array(rows)),
-        "label": _class(pair.labels[rows], pair.class_names),
+        "label": class_column(pair.labels[rows], pair.class_names, pair.before.classes),
         "delta": pa.array(delta[rows]),
     }
     for side, name in ((before, "before"), (after, "after")):
         worst[f"loss_{name}"] = pa.array(side.loss[rows])
-        worst[f"predicted_{name}"] = _class(side.predicted[rows], pair.class_names)
+        worst[f"predicted_{name}"] = class_column(
+            side.predicted[rows], pair.class_names, pair.before.classes
+        )
         worst[f"confidence_{name}"] = pa.array(side.confidence[rows])
     delta = delta if finite.all() else delta[finite]
     return _concentration(delta, np.abs(delta), finite, shares, pa.table(worst))
@@ -264,11 +266,6 @@ def _ids(ids: pa.Array, n: int) -> pa.Array:
     if len(ids) != n:
         raise UsageError(f"{len(ids):,} ids do not name {n:,} samples: give one each")
     return ids
-
-
-def _class(index: NDArray[np.int32], names: tuple[str, ...] | None) -> pa.Array:
-    classes = pa.array(index)
-    return classes if names is None else pa.array(names, pa.string()).take(classes)
 
 
 def _plain(value: Any) -> Any:

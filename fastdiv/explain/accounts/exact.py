@@ -18,7 +18,7 @@ from fastdiv.explain.accounts.terms import LOSS, QUANTITIES, Account, Change, Te
 from fastdiv.explain.evidence import Bools, Floats, Pair, Side
 from fastdiv_kernels.contract import Cell
 
-BORDERLINE_NATS = float(np.log(3.0))
+BORDERLINE_NATS = float(np.log(3.0))  # of margin: odds of three to one
 CELLS = tuple(cell.name.lower() for cell in Cell)
 # More than stored float32 numbers can be off, relative to 1 nat plus the loss, and far less than
 # a clip takes from any loss that it changes in earnest.

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastdiv.errors import UsageError
+from fastdiv.explain.classes.confusions import class_column
 from fastdiv.explain.evidence import Bools, Floats, Ints, Side
 
 FUZZ = 1e-6  # by so much a probability may be below a threshold that it reaches
@@ -103,10 +104,7 @@ class ConfidentJoint:
         order = off[np.lexsort((off, -self.count[off], -self.calibrated[off]))]
 
         def class_(index: Ints) -> pa.Array:
-            values = pa.array(index.astype(np.int32))
-            return (
-                values if class_names is None else pa.array(class_names, pa.string()).take(values)
-            )
+            return class_column(index.astype(np.int32), class_names, self.classes)
 
         calibrated = self.calibrated[order]
         return pa.table(

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fastdiv.errors import UsageError
+from fastdiv.explain.classes.confusions import class_column
 from fastdiv.explain.evidence import Bools, Floats, Pair, Side
 from fastdiv.explain.labels.joint import FUZZ, class_thresholds
 
@@ -167,9 +168,7 @@ def _columns(pair: Pair) -> dict[str, Any]:
     }
 
     def class_(index: NDArray[np.int32]) -> pa.Array:
-        values = pa.array(index)
-        names = pair.class_names
-        return values if names is None else pa.array(names, pa.string()).take(values)
+        return class_column(index, pair.class_names, pair.before.classes)
 
     return {
         "sample_id": pair.ids,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from fastdiv.explain.accounts.exact import BORDERLINE_NATS
 from fastdiv.explain.evidence import Bools, Side
 from fastdiv.explain.verdict.repairable import Repair
 
-BORDERLINE = math.log(3.0)  # nats of margin: odds of three to one
 BORDERLINE_FLIPS, CONFIDENT_FLIPS, CERTAINTY = "borderline_flips", "confident_flips", "certainty"
 GROUPS = (BORDERLINE_FLIPS, CONFIDENT_FLIPS, CERTAINTY)
 
@@ -36,7 +34,7 @@ def grouped(
     scaled = [
         abs(r.beta * s.margin.astype(np.float64)) for s, r in zip(sides, repairs, strict=True)
     ]
-    near = np.minimum(*scaled) <= BORDERLINE
+    near = np.minimum(*scaled) <= BORDERLINE_NATS
     return {
         BORDERLINE_FLIPS: flipped & near,
         CONFIDENT_FLIPS: flipped & ~near,
