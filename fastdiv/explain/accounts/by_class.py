@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fastdiv.explain.accounts.terms import BRIER, LOSS, cells, change_of
+from fastdiv.explain.classes.confusions import class_column
 from fastdiv.explain.evidence import Ints, Pair
 from fastdiv_kernels.contract import Cell
 
@@ -78,6 +79,4 @@ def _added(pair: Pair, groups: NDArray[Any], k: int) -> tuple[Ints, dict[str, pa
 
 
 def _classes(pair: Pair, classes: Ints) -> pa.Array:
-    index = pa.array(classes.astype(np.int32))
-    names = pair.class_names
-    return index if names is None else pa.array(names, pa.string()).take(index)
+    return class_column(classes.astype(np.int32), pair.class_names, pair.before.classes)
