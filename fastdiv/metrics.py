@@ -166,16 +166,6 @@ def largest_gap(row: EpochRow) -> float | None:
     return max(by_bin, default=None)
 
 
-def calibration(row: EpochRow) -> float | None:
-    """Return what the best temperature takes off the loss, in nats."""
-    return row.tempered.calibration if row.tempered else None
-
-
-def refinement(row: EpochRow) -> float | None:
-    """Return what the best temperature leaves of the mean of the finite losses, in nats."""
-    return row.tempered.refinement if row.tempered else None
-
-
 def of_temper(field: str) -> Callable[[EpochRow], float | None]:
     """Return a metric of the best temperature; None where nothing tells it."""
     return lambda row: getattr(row.tempered, field) if row.tempered else None
@@ -235,8 +225,8 @@ EPOCH_METRICS = (
     Metric("mce", REAL, largest_gap),
     Metric("temperature", REAL, of_temper("temperature")),
     Metric("temperature_bound", pa.string(), of_temper("bound")),
-    Metric("refinement", REAL, refinement),
-    Metric("calibration", REAL, calibration),
+    Metric("refinement", REAL, of_temper("refinement")),
+    Metric("calibration", REAL, of_temper("calibration")),
     Metric("balanced_accuracy", REAL, of_classes("balanced_accuracy")),
     Metric("f1_macro", REAL, of_classes("f1_macro")),
     Metric("f1_weighted", REAL, of_classes("f1_weighted")),
@@ -370,5 +360,5 @@ def best_epochs(rows: Iterable[EpochRow]) -> dict[str, Any]:
     return {
         "epoch_lowest_loss": lowest(loss_finite),
         "epoch_highest_accuracy": lowest(errors),
-        "epoch_lowest_refinement": lowest(refinement),
+        "epoch_lowest_refinement": lowest(of_temper("refinement")),
     }

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import pytest
 from dumps import make
 
+from fastdiv.backends import BACKENDS, resolve
 from fastdiv.cli import main
+from fastdiv.errors import UsageError
 
 
 @dataclass
@@ -17,6 +19,17 @@ class Ended:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="module", params=sorted(set(BACKENDS) - {"reference"}))
+def backend(request):
+    """Return each backend that is compared with the reference, one after the other."""
+    try:
+        return resolve(request.param)
+    except (ImportError, UsageError) as error:
+        if request.param == "cpu":
+            raise
+        pytest.skip(f"backend {request.param} does not run here: {error}")
 
 
 @pytest.fixture

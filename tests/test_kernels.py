@@ -12,9 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastdiv.backends import BACKENDS, resolve
 from fastdiv.batch import Scores
-from fastdiv.errors import UsageError
 from fastdiv_kernels import reference
 from fastdiv_kernels.contract import (
     BFLOAT16,
@@ -46,16 +44,6 @@ FLOATS = ("loss", "confidence", "margin", "brier")
 INT32 = np.iinfo(np.int32)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.lower())
-
-
-@pytest.fixture(scope="module", params=sorted(set(BACKENDS) - {"reference"}))
-def backend(request):
-    try:
-        return resolve(request.param)
-    except (ImportError, UsageError) as error:
-        if request.param == "cpu":
-            raise
-        pytest.skip(f"backend {request.param} does not run here: {error}")
 
 
 def score(kernels, predictions, labels, kind):

@@ -25,8 +25,6 @@ from test_kernels import (
     unaligned,
 )
 
-from fastdiv.backends import BACKENDS, resolve
-from fastdiv.errors import UsageError
 from fastdiv_kernels import exact, reference
 from fastdiv_kernels.contract import (
     GRID,
@@ -55,16 +53,6 @@ CLASSES = [
 WITH_PAIRS = [2, *CLASSES]
 BETAS = [0.05, 0.125, 0.3, 1.0, 1.7, 4.0, 9.0]
 HALF_ULP_AT_0 = 2.0**-24
-
-
-@pytest.fixture(scope="module", params=sorted(set(BACKENDS) - {"reference"}))
-def backend(request):
-    try:
-        return resolve(request.param)
-    except (ImportError, UsageError) as error:
-        if request.param == "cpu":
-            raise
-        pytest.skip(f"backend {request.param} does not run here: {error}")
 
 
 def profile_of(kernels, x, kind, predicted):

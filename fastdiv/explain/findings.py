@@ -11,7 +11,7 @@ from fastdiv.explain.evidence import Bools, Pair, Side
 from fastdiv.explain.explanation import Explanation, Finding
 from fastdiv.explain.labels.suspects import wrong_in_both
 from fastdiv.explain.ranking.change import ranking_change
-from fastdiv.explain.training.gap import Fit, gap, overfitting
+from fastdiv.explain.training.gap import Fit, gap, no_skill_loss, overfitting
 from fastdiv.explain.verdict.outliers import suspected
 
 CONCENTRATED = 0.5  # share of the loss that the worst 1 % must carry to be worth telling
@@ -144,8 +144,7 @@ def beside_training(
     named : pair of str
         What the splits are called.
     """
-    entropy = next((x for r in train if (x := r.get("prior_entropy")) is not None), None)
-    found = overfitting(train, val, no_skill_loss=entropy)
+    found = overfitting(train, val, no_skill_loss=no_skill_loss(train))
     if found.epoch is None or found.name in (Fit.FLAT, Fit.UNKNOWN):
         return None
     last = gap(train, val).to_pylist()[-1]

@@ -71,6 +71,11 @@ class SplitView:
 
     # -- what there is -----------------------------------------------------------------------
 
+    @property
+    def _splits(self) -> list[str | None]:
+        """The splits of the run."""
+        return [entry["split"] for entry in self._run.summary["splits"]]
+
     @cached_property
     def epochs(self) -> pa.Table:
         """The split's rows of `Run.epochs`."""
@@ -150,11 +155,8 @@ class SplitView:
 
     def _beside(self) -> list[Any]:
         """Return what a training split beside this one tells."""
-        if self.split in TRAINING:
-            return []
-        splits = [entry["split"] for entry in self._run.summary["splits"]]
-        train = next((name for name in splits if name in TRAINING), None)
-        if train is None:
+        train = next((name for name in self._splits if name in TRAINING), None)
+        if train is None or self.split in TRAINING:
             return []
         rows = self._rows_of(train)
         finding = beside_training(rows, self.epochs.to_pylist(), (train, self.split))
@@ -286,8 +288,8 @@ class SplitView:
     def overfitting(self, train: str | None = None) -> gap_module.Overfitting:
         """Say how training and validation loss stand, and call over-fitting by its name."""
         rows = self._rows_of(train)
-        entropy = next((x for r in rows if (x := r.get("prior_entropy")) is not None), None)
-        return gap_module.overfitting(rows, self.epochs.to_pylist(), no_skill_loss=entropy)
+        no_skill = gap_module.no_skill_loss(rows)
+        return gap_module.overfitting(rows, self.epochs.to_pylist(), no_skill_loss=no_skill)
 
     def beside(
         self, other: str | None, epoch: Epoch, other_epoch: Epoch | None = None
@@ -300,12 +302,11 @@ class SplitView:
 
     def _rows_of(self, train: str | None) -> list[dict[str, Any]]:
         """Return the epochs of the training split, or of the one that is named."""
-        splits = [entry["split"] for entry in self._run.summary["splits"]]
-        name = next((s for s in splits if s in TRAINING), None) if train is None else train
-        if name is None or name not in splits:
+        name = next((s for s in self._splits if s in TRAINING), None) if train is None else train
+        if name is None or name not in self._splits:
             raise UsageError(
                 f"there is no split {'for training' if train is None else repr(train)}: there are "
-                f"{', '.join(map(str, splits))}; name one"
+                f"{', '.join(map(str, self._splits))}; name one"
             )
         rows: list[dict[str, Any]] = _of_split(self._run.epochs, name).to_pylist()
         return rows

@@ -14,6 +14,7 @@ import pyarrow as pa
 from fastdiv.errors import UsageError
 from fastdiv.explain.classes.confusions import class_column
 from fastdiv.explain.evidence import Bools, Floats, Ints, Pair, Side
+from fastdiv.explain.wording import plain_id
 
 SHARES = (0.001, 0.01, 0.05, 0.1)
 MOST = 20
@@ -272,6 +273,4 @@ def _plain(value: Any) -> Any:
     """Return what JSON can hold of a value."""
     if isinstance(value, float):
         return None if isinf(value) else value
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if value is None or isinstance(value, int | str) else str(value)
+    return None if value is None else plain_id(value)

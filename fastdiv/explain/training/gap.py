@@ -154,6 +154,12 @@ def gap(train_rows: Rows, val_rows: Rows) -> pa.Table:
     )
 
 
+def no_skill_loss(train_rows: Rows) -> float | None:
+    """Return the loss in nats of always predicting the training labels' shares; None if unknown."""
+    found = (row.get("prior_entropy") for row in train_rows)
+    return next((entropy for entropy in found if entropy is not None), None)
+
+
 def overfitting(
     train_rows: Rows, val_rows: Rows, *, standard_error: float | None = None,
     train_standard_error: float | None = None, z: float = 2.0,

@@ -73,17 +73,18 @@ def explain_pair(pair: Pair) -> Explanation:
     delta = float(total.mean()) if n else None
     nats = {name: x / n for name, x in account.nats().items()}
     points = {name: x / len(pair) for name, x in account.points().items()}
+    moved, turned = delta or 0.0, sum(points.values())
     named = []
     if division:
-        names = _named(tests, nats, points, delta or 0.0, sum(points.values()))
+        names = _named(tests, nats, points, moved, turned)
         named = [_cause(name, pair, division, tests, facts, nats, points) for name in names]
     if _changed(~pair.before.finite, ~pair.after.finite) < causes.LEVEL:
         named.insert(0, _plain(hopeless(pair), 0.0, delta, points, facts, _infinite(pair)))
     if division and not named and min(tests.loss, tests.accuracy) < causes.LEVEL:
         # Something moved, though no term by itself is beyond chance: the largest is told.
-        worth, way = points, sum(points.values())
+        worth, way = points, turned
         if tests.loss < causes.LEVEL:
-            worth, way = nats, delta or 0.0
+            worth, way = nats, moved
         able = [term for term in division.terms if term in tests.terms]
         name = max(able, key=lambda term: worth.get(term, 0.0) * way)
         if worth.get(name, 0.0) * way > 0:
@@ -91,11 +92,11 @@ def explain_pair(pair: Pair) -> Explanation:
             named = [replace(likely, evidence=f"{UNCERTAIN}: {likely.evidence}")]
     significant = bool(named)
     if not named and len(pair):
-        everything = {causes.NOISE: sum(points.values())}
-        named.append(_plain(causes.NOISE, delta or 0.0, delta, everything, facts, np.zeros(0)))
+        everything = {causes.NOISE: turned}
+        named.append(_plain(causes.NOISE, moved, delta, everything, facts, np.zeros(0)))
     ways = (
-        _way(delta or 0.0, tests.loss),
-        _way(sum(points.values()), tests.accuracy),
+        _way(moved, tests.loss),
+        _way(turned, tests.accuracy),
     )
     return Explanation(
         split=pair.split,
@@ -104,14 +105,14 @@ def explain_pair(pair: Pair) -> Explanation:
         n=n,
         quadrant=f"loss_{ways[0]}_accuracy_{ways[1]}",
         delta_loss=delta,
-        delta_accuracy=sum(points.values()) if len(pair) else None,
+        delta_accuracy=turned if len(pair) else None,
         delta_refinement=delta - division.calibration if division and delta is not None else None,
         delta_calibration=division.calibration if division else None,
         significant=significant,
         causes=tuple(named),
         findings=_findings(pair, facts),
         unnamed={name: x for name, x in nats.items() if name not in {c.name for c in named}},
-        closure_error=sum(nats.values()) - (delta or 0.0),
+        closure_error=sum(nats.values()) - moved,
         repairs=_repairs(division),
         order=division.credits.order if division else (),
         n_infinite_before=facts.infinite[0],
