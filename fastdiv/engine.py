@@ -25,7 +25,8 @@ from fastdiv.plan import (
     make_plan,
     selection,
 )
-from fastdiv.run import Run, check_target, directory_beside, put_in_place
+from fastdiv.run import Run
+from fastdiv.run_directory import check_target, directory_beside, put_in_place
 from fastdiv.scan import Options, Scan
 from fastdiv.scoring import score_batch, usable_threads
 from fastdiv.scratch import temporary_directory

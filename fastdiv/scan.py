@@ -20,7 +20,8 @@ from fastdiv.errors import DataError, UsageError
 from fastdiv.invalid import InvalidRows, Tally
 from fastdiv.metrics import ClassMeans, best_epochs, class_table
 from fastdiv.plan import Selection, split_order
-from fastdiv.run import SCHEMA_VERSION, scores_directory, tables_of
+from fastdiv.run import SCHEMA_VERSION, tables_of
+from fastdiv.run_directory import scores_directory
 from fastdiv.sources import Layout
 from fastdiv.split import SplitScan
 from fastdiv.tables import History, Samples, class_totals, epoch_row, pair_row

@@ -40,16 +40,20 @@ ALLOWED = {
     "tables": {
         "disk", "epoch_file", "errors", "ledger", "metrics", "states", "store", "stored",
     },
-    "run": {"backends", "errors", "explain", "metrics", "scoring", "scratch", "store", "tables"},
+    "run_directory": {"errors"},
+    "run": {
+        "backends", "errors", "explain", "metrics", "render", "run_directory", "scoring", "scratch",
+        "store", "tables",
+    },
     "split": {"batch", "epoch_file", "ledger", "metrics", "store", "stored", "tables"},
     "invalid": {"errors", "sources"},
     "scan": {
-        "batch", "epoch_file", "errors", "invalid", "metrics", "plan", "run", "sources", "split",
-        "tables",
+        "batch", "epoch_file", "errors", "invalid", "metrics", "plan", "run", "run_directory",
+        "sources", "split", "tables",
     },
     "engine": {
-        "backends", "batch", "errors", "pipeline", "plan", "run", "scan", "scoring", "scratch",
-        "sources", "stored",
+        "backends", "batch", "errors", "pipeline", "plan", "run", "run_directory", "scan",
+        "scoring", "scratch", "sources", "stored",
     },
     "told": {"errors", "sources"},  # sources: types of columns
     "tracking": {
@@ -63,7 +67,7 @@ ALLOWED = {
         "backends", "batch", "errors", "explain", "ledger", "pipeline", "plan", "scoring",
         "sources",
     },
-    "render": {"check", "errors", "explain", "metrics", "plan", "run"},
+    "render": {"check", "errors", "explain", "metrics", "plan"},
     "demo": {"errors"},
     "cli": {
         "backends", "check", "demo", "engine", "errors", "explain", "plan", "render", "run",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,9 +14,11 @@ from rich.text import Text
 from fastdiv.explain.pair import CELLS, epoch_label, sentence
 from fastdiv.explain.view import TRAINING
 from fastdiv.plan import Plan, human_bytes
-from fastdiv.run import Run
 from fastdiv.sources import Source
 from fastdiv_kernels.contract import dtype_name
+
+if TYPE_CHECKING:
+    from fastdiv.run import Run
 
 MOST_EPOCHS = 12  # shown in a table
 SIDE_BY_SIDE = 3  # splits, on a terminal

@@ -1,27 +1,22 @@
-"""The command line: arguments in, calls out."""
+"""Commands that read dumps: analyze, inspect, demo."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 import fastdiv
 from fastdiv.backends import CHOICES, resolve
-from fastdiv.errors import FastdivError, UsageError
+from fastdiv.cli.options import DEBUG, QUIET, Command
+from fastdiv.errors import UsageError
 
-Command = TypeVar("Command", bound=Callable[..., None])
-FAILED = 2  # exit code of usage and data errors
-BROKEN = 1  # ... of a check whose rules were broken
 SPLIT_NAME = re.compile(r"[\w.-]+")
 
 
@@ -74,17 +69,9 @@ READING = _options(
     click.option("--backend", type=click.Choice(CHOICES), default="auto", show_default=True),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
 )  # fmt: skip
-DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(fastdiv.__version__, prog_name="fastdiv")
-def cli() -> None:
-    """Tell why validation loss and accuracy disagree, from prediction dumps."""
-
-
-@cli.command()
+@click.command()
 @READING
 @click.option(
     "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True,
@@ -119,7 +106,7 @@ def analyze(
         click.echo(f"\nsaved to {options['output']}{ask}")
 
 
-@cli.command()
+@click.command()
 @READING
 @DEBUG
 def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) -> None:
@@ -161,123 +148,7 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
         show_plan(source, plan, console())
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})  # epochs may be negative
-@click.argument("run")
-@click.argument("a")
-@click.argument("b")
-@click.option("--json", "as_json", is_flag=True, help="Print the rows of the table as JSON.")
-@DEBUG
-def compare(run: str, a: str, b: str, as_json: bool, debug: bool) -> None:
-    """Say which samples moved the loss from epoch A to epoch B of a saved RUN."""
-    from fastdiv.render.text import console, show_pair
-
-    loaded = fastdiv.load(run)
-    rows = loaded.compare(_epoch(loaded, a), _epoch(loaded, b)).to_pylist()
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    out = console()
-    for row in rows:
-        show_pair(loaded, row, out)
-
-
-@cli.command(context_settings={"ignore_unknown_options": True})
-@click.argument("run")
-@click.argument("a", required=False)
-@click.argument("b", required=False)
-@click.option("--split", metavar="NAME", help="Default: all that are not for training.")
-@click.option("--all", "every", is_flag=True, help="All stretches that matter, not only the first.")
-@click.option("--json", "as_json", is_flag=True, help="Print the explanations as JSON.")
-@DEBUG
-def explain(
-    run: str, a: str | None, b: str | None, split: str | None, every: bool, as_json: bool,
-    debug: bool,
-) -> None:  # fmt: skip
-    """Name the causes of the change in loss and accuracy from epoch A to epoch B of a saved RUN.
-
-    Without A and B, of the stretch that matters most: from the lowest loss to the highest
-    accuracy, or where loss and accuracy part.
-    """
-    from fastdiv.render.text import console
-    from fastdiv.render.why import show_explanation
-
-    if a is not None and b is None:
-        raise UsageError(f"from epoch {a} to which? Give both epochs, or none")
-    loaded = fastdiv.load(run)
-    made: list[tuple[Any, str | None]] = []
-    for view in [loaded.split(split)] if split is not None else loaded.views():
-        if a is not None and b is not None:
-            made.append((view.explain(_epoch(loaded, a), _epoch(loaded, b)), None))
-            continue
-        found = view.stretches()
-        made += [
-            (view.explain(stretch.epoch_from, stretch.epoch_to), stretch.why)
-            for stretch in (found if every else found[:1])
-        ]
-    if not made:
-        raise UsageError(f"{run} has no two epochs with stored scores: nothing to explain")
-    if as_json:
-        click.echo(json.dumps([explanation.to_dict() for explanation, _ in made], indent=2))
-        return
-    out = console()
-    for i, (explanation, why) in enumerate(made):
-        if i:
-            out.print("\n")
-        show_explanation(explanation, out, why)
-
-
-@cli.command()
-@click.argument("run")
-@click.option(
-    "--fail-if",
-    "rules",
-    multiple=True,
-    required=True,
-    metavar="RULE",
-    help="Such as 'loss > +5%', 'accuracy < -0.5 points', 'negative_flip_rate > 1%'; repeatable.",
-)
-@click.option("--from", "a", metavar="EPOCH", help="Compare with this; default: the one before.")
-@click.option("--to", "b", metavar="EPOCH", help="Check this; default: the last.")
-@click.option("--split", metavar="NAME", help="Default: the last that is not for training.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
-@QUIET
-@DEBUG
-def check(
-    run: str, rules: tuple[str, ...], a: str | None, b: str | None, split: str | None,
-    as_json: bool, quiet: bool, debug: bool,
-) -> None:  # fmt: skip
-    """Fail with exit code 1 where an epoch of a saved RUN breaks a rule."""
-    from fastdiv.check import check as check_rules
-    from fastdiv.check import parse_rule
-    from fastdiv.render.text import console
-    from fastdiv.render.why import show_outcomes
-
-    read = [parse_rule(rule) for rule in rules]
-    loaded = fastdiv.load(run)
-    view = loaded.split(split)
-    ends = [None if epoch is None else _epoch(loaded, epoch) for epoch in (a, b)]
-    outcomes = check_rules(read, *view.rows_to_check(*ends))
-    if as_json:
-        click.echo(json.dumps([_plain(outcome) for outcome in outcomes], indent=2))
-    elif not quiet:
-        show_outcomes(outcomes, console())
-    if any(outcome.failed for outcome in outcomes):
-        sys.stdout.flush()
-        raise click.exceptions.Exit(BROKEN)
-
-
-def _plain(outcome: Any) -> dict[str, Any]:
-    """Return an outcome as plain data; what is infinite is a word, which JSON has no number for."""
-    value = outcome.value
-    if value is not None and not math.isfinite(value):
-        value = str(value)
-    return {
-        "rule": outcome.rule.text.strip(), "value": value, "failed": outcome.failed,
-        "text": outcome.text,
-    }  # fmt: skip
-
-
-@cli.command()
+@click.command()
 @click.option(
     "-o",
     "--output",
@@ -317,13 +188,6 @@ def demo(output: str, quiet: bool, debug: bool) -> None:
         click.echo(f"\nsaved to {where / 'run'}: try fastdiv explain {where / 'run'} --all")
 
 
-def _epoch(run: fastdiv.Run, text: str) -> int | str:
-    """Return an epoch given by name or number."""
-    if text in run.summary.get("epoch_names", {}).values():
-        return text
-    return int(text) if re.fullmatch(r"-?\d+", text) else text
-
-
 def _show(run: fastdiv.Run, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.summary, indent=2))
@@ -358,46 +222,3 @@ def _matches(pattern: str) -> bool:
     import glob
 
     return glob.has_magic(pattern) and any(glob.iglob(pattern, recursive=True))
-
-
-def main() -> None:
-    """Run the command line; errors become one line and exit code 2."""
-    debug = "--debug" in sys.argv
-    # A batch system's end is taken like Ctrl-C: what was begun is cleared away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        with cli.make_context("fastdiv", sys.argv[1:]) as context:
-            cli.invoke(context)
-        sys.stdout.flush()
-    except click.exceptions.Exit as done:  # of --help and --version
-        sys.exit(done.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader went away (as `head` does): nothing is wrong, and nothing can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except click.ClickException as error:
-        if len(sys.argv) == 1:  # nothing was asked for: click's error is the whole help
-            click.echo(error.format_message(), err=True)
-            sys.exit(FAILED)
-        _fail(error.format_message(), debug)
-    except (FastdivError, OSError, MemoryError, UnicodeError) as error:
-        _fail(str(error) or "out of memory", debug)
-    sys.exit(0)
-
-
-def _fail(message: str, debug: bool) -> None:
-    """End with one line, or with a traceback before it where that is asked for."""
-    if debug:
-        traceback.print_exc()
-    click.echo(f"error: {' '.join(message.split())}", err=True)
-    try:
-        sys.stdout.flush()
-    except OSError:  # it is what failed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(FAILED)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""``python -m fastdiv.cli``."""
+
+from fastdiv.cli import main
+
+main()
