@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from fastdiv.tables import History, Samples, epoch_row, pair_row, sample_batches
 if TYPE_CHECKING:
     from fastdiv.explain.explanation import Explanation
     from fastdiv.explain.view import SplitView
+    from fastdiv.render.pictures.plots import Plots
 
 SCHEMA_VERSION = 1
 
@@ -173,6 +175,49 @@ class Run:
                 raise UsageError("there are no two epochs with stored scores to be explained")
             a, b = found[0].epoch_from, found[0].epoch_to
         return view.explain(a, b)
+
+    @property
+    def plot(self) -> Plots:
+        """The pictures of the run as plotly figures, such as ``run.plot.loss_accuracy()``."""
+        from fastdiv.render.pictures.plots import Plots
+
+        return Plots(self)
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compare: tuple[int | str, int | str] | None = None,
+        splits: Iterable[str] | None = None,
+        plotly: str = "inline",
+        links: str | None = None,
+    ) -> None:
+        """Write the report: one HTML file that opens offline.
+
+        Parameters
+        ----------
+        path : path
+            Of the file; replaced where it is there.
+        compare : (int or str, int or str), optional
+            Two epochs, by number or by name, to put in front: what changed for whom. Default: the
+            stretch that matters most.
+        splits : iterable of str, optional
+            Default: all that are not for training.
+        plotly : {"inline", "cdn", "directory"}
+            Where plotly's script (5 MB) lies: in the file, on its makers' server, or in a file
+            ``plotly.min.js`` beside the report.
+        links : str, optional
+            The column of the dumps that holds an address or a path for each sample. Default:
+            a column that is named so, where the dumps are still there.
+
+        Raises
+        ------
+        UsageError
+            Where plotly or jinja2 is not installed, or an epoch or split is not there.
+        """
+        from fastdiv.render.report.build import write_report
+
+        write_report(self, path, compare=compare, splits=splits, plotly=plotly, links=links)
 
     def compare(self, a: int | str, b: int | str) -> pa.Table:
         """Compare any two epochs.

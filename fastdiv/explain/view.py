@@ -33,6 +33,7 @@ from fastdiv.explain.labels.suspects import confident_elsewhere, suspects
 from fastdiv.explain.ranking.change import RankingChange, ranking_change
 from fastdiv.explain.ranking.one_vs_rest import ranking
 from fastdiv.explain.ranking.thresholds import accuracy_by_threshold
+from fastdiv.explain.shapes import Shapes, shapes
 from fastdiv.explain.training import dynamics
 from fastdiv.explain.training import gap as gap_module
 from fastdiv.explain.training.stretches import Stretch, stretches
@@ -192,6 +193,12 @@ class SplitView:
     def refinement_change(self, a: Epoch, b: Epoch) -> RefinementChange | None:
         """Split the change in loss into refinement and calibration; None of slim scores."""
         return refinement_change(self.pair(a, b))
+
+    # -- distributions -------------------------------------------------------------------------
+
+    def shapes(self, epoch: Epoch) -> Shapes:
+        """Return how confidence, margin and loss are distributed in an epoch."""
+        return shapes(self.side(epoch))
 
     # -- concentration -------------------------------------------------------------------------
 

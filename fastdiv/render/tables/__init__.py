@@ -1,0 +1,1 @@
+"""Tables that people sort and search: of samples, classes, confusions, epochs."""
