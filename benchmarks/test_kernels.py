@@ -7,6 +7,7 @@ Shapes stand for regimes of the CPU kernels: a tile of rows that moves more outp
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from benchmarks import data
 from fastdiv.backends import resolve
 from fastdiv.batch import Scores
+from fastdiv.states import Distributions
 from fastdiv.stored import flags_of
 from fastdiv_kernels import exact
 from fastdiv_kernels.contract import (
@@ -121,6 +123,15 @@ def test_tally_classes(benchmark, stored):
     sums = exact.zeros(CLASSES, scores.loss.dtype)
     benchmark(kernels.tally_classes, scores.loss, scores.predicted, y, flags, counts, sums)
     assert counts[:, 0].sum() % SAMPLES == 0
+
+
+def test_distributions(benchmark, stored):
+    _, ((scores, flags), _) = stored
+    found = Distributions.zero(scores.loss.dtype)
+    totals = [getattr(found, field.name) for field in fields(found)]
+    columns = (scores.loss, scores.confidence, scores.margin, flags)
+    benchmark(kernels.distributions, *columns, *totals)
+    assert found.counts[0] % SAMPLES == 0
 
 
 def test_transitions(benchmark, stored):

@@ -7,7 +7,8 @@ any order, a file grows by appending blocks, and a block is what later computati
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -94,10 +95,9 @@ class EpochFile:
             access = mmap.ACCESS_COPY if self.saved else mmap.ACCESS_WRITE
             with self.path.open("rb" if self.saved else "r+b") as file:
                 mapped = mmap.mmap(file.fileno(), self.blocks * self.block_bytes, access=access)
-            dtypes: list[np.dtype[Any]] = [self.loss_dtype, *map(np.dtype, "fffiB")]
             views: dict[str, Array] = {}
             offset = 0
-            for name, dtype in zip(FIELDS, dtypes, strict=True):
+            for name, dtype in self._dtypes().items():
                 shape, strides = (self.blocks, self.block), (self.block_bytes, dtype.itemsize)
                 views[name] = np.ndarray(shape, dtype, mapped, offset, strides)
                 offset += self.block * dtype.itemsize
@@ -107,6 +107,26 @@ class EpochFile:
             )  # fmt: skip
             self.views = views
         return self.views
+
+    def _dtypes(self) -> dict[str, np.dtype[Any]]:
+        """Return the fields of a block, in their order; a profile comes after them."""
+        return dict(zip(FIELDS, (self.loss_dtype, *map(np.dtype, "fffiB")), strict=True))
+
+    def read_ahead(self, names: Container[str]) -> None:
+        """Have the system fetch some fields of all blocks, where it takes such advice.
+
+        By itself it would read what lies between them too.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with self.path.open("rb") as file:
+            for start in range(0, self.blocks * self.block_bytes, self.block_bytes):
+                offset = start
+                for name, dtype in self._dtypes().items():
+                    size = self.block * dtype.itemsize
+                    if name in names:
+                        os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
+                    offset += size
 
     def unmap(self) -> None:
         """Give the mappings back; the data stays in the files."""

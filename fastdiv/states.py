@@ -18,7 +18,10 @@ from fastdiv.stored import Stored
 from fastdiv_kernels import exact
 from fastdiv_kernels.contract import (
     BINS,
+    CONFIDENCE_EDGES,
     GRID,
+    LOSS_EDGES,
+    MARGIN_EDGES,
     Backend,
     Cell,
     Count,
@@ -153,6 +156,40 @@ class ClassTotals(Mergeable):
     def absorb(self, kernels: Backend, x: Stored) -> None:
         """Add stored scores."""
         kernels.tally_classes(x.loss, x.predicted, x.labels, x.flags, self.counts, self.loss_sums)
+
+
+@dataclass(slots=True)
+class Distributions(Mergeable):
+    """How confidence, loss and margin of one epoch are distributed: the wrong, then the right."""
+
+    counts: Int64s  # (2,): rows, rows whose loss is not finite
+    confidences: Int64s  # (2, bins of CONFIDENCE_EDGES)
+    losses: Int64s  # (2, bins of LOSS_EDGES)
+    margins: Int64s  # (2, bins of MARGIN_EDGES)
+    bins: Int64s  # (BINS, 2): rows, right rows
+    loss_sums: Int64s  # (bins of LOSS_EDGES, k): finite losses
+    confidence_sums: Int64s  # (BINS, k32)
+
+    @classmethod
+    def zero(cls, loss_dtype: np.dtype[Any]) -> Self:
+        """Return the distributions of nothing."""
+        return cls(
+            np.zeros(2, np.int64),
+            np.zeros((2, len(CONFIDENCE_EDGES) - 1), np.int64),
+            np.zeros((2, len(LOSS_EDGES) - 1), np.int64),
+            np.zeros((2, len(MARGIN_EDGES) - 1), np.int64),
+            np.zeros((BINS, 2), np.int64),
+            exact.zeros(len(LOSS_EDGES) - 1, loss_dtype),
+            exact.zeros(BINS, np.dtype(np.float32)),
+        )
+
+    def absorb(self, kernels: Backend, x: Stored) -> None:
+        """Add stored scores."""
+        kernels.distributions(
+            x.loss, x.confidence, x.margin, x.flags,
+            self.counts, self.confidences, self.losses, self.margins, self.bins,
+            self.loss_sums, self.confidence_sums,
+        )  # fmt: skip
 
 
 State = TypeVar("State", bound=Mergeable)

@@ -19,7 +19,7 @@ from fastdiv.epoch_file import EpochFile
 from fastdiv.errors import UsageError
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import ClassMeans, EpochRow, PairRow
-from fastdiv.states import ClassTotals, EpochTotals, PairTotals, total
+from fastdiv.states import ClassTotals, Distributions, EpochTotals, PairTotals, total
 from fastdiv.store import OPEN_FILES, Store
 from fastdiv.stored import Stored
 from fastdiv_kernels.contract import DYNAMICS, Array, Backend
@@ -27,7 +27,7 @@ from fastdiv_kernels.contract import DYNAMICS, Array, Backend
 MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
 ROWS_AT_ONCE = 1 << 16  # of `samples`
 EPOCHS_AT_ONCE = OPEN_FILES // 2
-Totals = TypeVar("Totals", EpochTotals, ClassTotals, PairTotals)
+Totals = TypeVar("Totals", EpochTotals, ClassTotals, Distributions, PairTotals)
 
 
 @dataclass(slots=True)
@@ -75,6 +75,15 @@ def class_totals(
 ) -> ClassTotals:
     """Total an epoch by class."""
     zero = partial(ClassTotals.zero, classes, samples.store.loss_dtype)
+    return _total(zero, kernels, samples, [epoch], pool, tasks)
+
+
+def distributions(
+    kernels: Backend, samples: Samples, epoch: int, pool: Executor, tasks: int
+) -> Distributions:
+    """Count how confidence, loss and margin of an epoch are distributed."""
+    zero = partial(Distributions.zero, samples.store.loss_dtype)
+    samples.store.epoch(epoch).read_ahead(("loss", "confidence", "margin", "flags"))
     return _total(zero, kernels, samples, [epoch], pool, tasks)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import threading
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +11,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sides import side_of
 
+from fastdiv.explain.verdict import credits, repairable
+from fastdiv.explain.verdict.credits import Repairers, credit
 from fastdiv.explain.verdict.majority import depths
 from fastdiv.explain.verdict.repairable import Repair, Repairable
 from fastdiv.explain.verdict.repairs import B, Fitter, N, T
@@ -202,3 +205,70 @@ def test_one_sample_and_two_have_fits(c, n):
         fit = fitter_of(side_of(z, y)).fit(kinds)
         assert math.isfinite(fit.loss)
         assert 0 <= fit.repair.eta < 1
+
+
+# -- what is shared, and what is done at once ---------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("c", [2, 10, 50])
+def test_what_an_epoch_keeps_between_calls_changes_no_bit(monkeypatch, c, kept):
+    monkeypatch.setattr(repairable, "BLOCK", 300)
+    z, y = logits(c, n=1000)
+    side = side_of(z, y) if kept or c == 2 else slim(side_of(z, y))
+    used = fitter_of(side).epoch
+    betas = (1.0, 1.0, 0.5, 0.5, 1.0, 3.0)
+    for k, beta in enumerate(betas):
+        repair = Repair(beta, 0.3 * (k % 2), 0.01 * (k % 3))
+        fresh = fitter_of(side).epoch
+        np.testing.assert_array_equal(used.losses(repair), fresh.losses(repair))
+        for biased, floored in ((False, False), (True, False), (True, True)):
+            found = used.derivatives(repair, biased, floored)
+            for a, b in zip(found, fresh.derivatives(repair, biased, floored), strict=True):
+                np.testing.assert_array_equal(a, b)
+    next(used._partitions(0.7))  # given up after the first rows
+    fresh = fitter_of(side).epoch
+    np.testing.assert_array_equal(used.losses(Repair(0.7)), fresh.losses(Repair(0.7)))
+
+
+def test_no_derivatives_are_computed_twice(monkeypatch):
+    asked = []
+    compute = Repairable.derivatives
+
+    def counted(self, *point):
+        asked.append((id(self), *point))
+        return compute(self, *point)
+
+    monkeypatch.setattr(Repairable, "derivatives", counted)
+    fitter = fitter_of(side_of(*logits(3)))
+    for kinds in subsets("TBN"):
+        fitter.fit(kinds)
+    assert len(asked) > 20
+    assert len(set(asked)) == len(asked)
+
+
+def test_two_epochs_at_once_are_credited_as_one_after_the_other(monkeypatch):
+    z, y = logits(10, n=3000)
+    sides = (side_of(0.8 * z, y, epoch=0), side_of(1.5 * z, y, epoch=1))
+    at_work = []
+    fit = Fitter.fit
+
+    def seen(self, kinds):
+        at_work.append(threading.get_ident())
+        return fit(self, kinds)
+
+    monkeypatch.setattr(Fitter, "fit", seen)
+    one = credit(Repairers(sides, 0))
+    assert set(at_work) == {threading.get_ident()}
+    monkeypatch.setattr(credits, "BLOCK", 0)
+    two = credit(Repairers(sides, 0))
+    assert len(set(at_work)) > 1
+    assert one.order == two.order
+    assert len(one.order) > 1
+    assert one.fits == two.fits
+    assert one.alone_fits == two.alone_fits
+    for name in ("raw", "left"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    for name in ("gains", "alone", "last"):
+        for kind in one.order:
+            np.testing.assert_array_equal(getattr(one, name)[kind], getattr(two, name)[kind])

@@ -197,14 +197,18 @@ class Evidence:
     samples : Samples
     class_names : tuple of str, or None
     kernels : Backend
+    threads : int
+        How many may work at once on what is totalled block by block.
     """
 
     def __init__(
-        self, samples: Samples, class_names: tuple[str, ...] | None, kernels: Backend
-    ) -> None:
+        self, samples: Samples, class_names: tuple[str, ...] | None, kernels: Backend,
+        threads: int = 1,
+    ) -> None:  # fmt: skip
         self.samples = samples
         self.class_names = class_names
         self.kernels = kernels
+        self.threads = threads
         self._read: OrderedDict[int, Stored] = OrderedDict()
 
     @property
@@ -222,12 +226,16 @@ class Evidence:
         """The ids (n,) of all samples, ascending."""
         return self.samples.ids.take(pa.array(self._order))
 
+    def check(self, epoch: int) -> None:
+        """Raise UsageError where no scores of an epoch are stored."""
+        if epoch not in self.samples.store.files:
+            kept = ", ".join(map(str, self.epochs)) or "none"
+            raise UsageError(f"no scores of epoch {epoch} are stored: there are {kept}")
+
     def _stored(self, epoch: int) -> Stored:
         """Return what is stored of an epoch, (n,) in the order of ids."""
         if epoch not in self._read:
-            if epoch not in self.samples.store.files:
-                kept = ", ".join(map(str, self.epochs)) or "none"
-                raise UsageError(f"no scores of epoch {epoch} are stored: there are {kept}")
+            self.check(epoch)
             file = self.samples.store.epoch(epoch)
             blocks = -(-len(self.samples) // file.block)
             parts = [self.samples.read(file, block) for block in range(blocks)]

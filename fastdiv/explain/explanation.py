@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.explain.evidence import Bools, Floats, Ints
+from fastdiv.explain.in_notebook import explanation_html, short_names
 from fastdiv.explain.wording import as_text, plain_id
+from fastdiv.markup import printable
 
 Small = NDArray[np.int8]
 
@@ -190,7 +192,11 @@ class Explanation:
     name_to: str | None = None
 
     def __str__(self) -> str:
-        return as_text(self)
+        lines = as_text(short_names(self)).split("\n")
+        return "\n".join(printable(line, None) for line in lines)
+
+    def _repr_html_(self) -> str:
+        return explanation_html(self)
 
     @property
     def labels(self) -> tuple[str, str]:

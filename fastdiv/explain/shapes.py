@@ -1,23 +1,22 @@
 """Shapes: how confidence, margin and loss of the right and the wrong are distributed in an epoch.
 
-Counted into bins that are the same for every epoch, so that shapes can be laid side by side.
+Counted into bins that are the same for every epoch, so that shapes can be laid side by side. Sums
+are exact and rounded once: no order of samples and no number of threads changes a bit.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from fastdiv.explain.evidence import Floats, Ints, Side
-from fastdiv_kernels.contract import BINS
+from fastdiv.explain.evidence import Evidence, Floats, Ints
+from fastdiv.tables import distributions
+from fastdiv_kernels import exact
+from fastdiv_kernels.contract import CONFIDENCE_EDGES, LOSS_EDGES, MARGIN_EDGES
 
-CONFIDENCE_EDGES = np.linspace(0.0, 1.0, 51)
-# Nats: four bins to each octave from 2^-14 to 2^6, one below and one above.
-LOSS_EDGES = np.array(
-    [0.0, *(2.0**k * (1 + j / 4) for k in range(-14, 6) for j in range(4)), 64.0, np.inf]
-)
-MARGIN_EDGES = np.array([-np.inf, *np.linspace(-20.0, 20.0, 81), np.inf])
+__all__ = ["CONFIDENCE_EDGES", "LOSS_EDGES", "MARGIN_EDGES", "Shapes", "shapes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +33,15 @@ class Shapes:
     confidence : (2, 50) int64
         Samples by bin of `CONFIDENCE_EDGES`: the wrong, then the right. The last bin holds 1.
     loss : (2, 82) int64
-        Samples with a finite loss by bin of `LOSS_EDGES`, nats.
+        Samples with a finite loss by bin of `LOSS_EDGES`, nats. The first bin also holds losses
+        below 0, of probabilities that sum to more than 1.
     loss_sums : (82,) float64
         Nats of all samples of each bin.
     margin : (2, 82) int64
         Samples by bin of `MARGIN_EDGES`; infinite margins are in the outer bins.
     reliability : (15, 3) float64
-        For 15 bins of confidence of equal width: samples, right ones, sum of confidence.
+        For 15 bins of confidence of equal width, those of the calibration error of `epochs`:
+        samples, right ones, sum of confidence.
     """
 
     epoch: int
@@ -53,28 +54,30 @@ class Shapes:
     reliability: Floats
 
 
-def shapes(side: Side) -> Shapes:
-    """Count the samples of an epoch."""
-    right = side.correct.astype(np.int64)
+def shapes(evidence: Evidence, epoch: int) -> Shapes:
+    """Count the valid samples of an epoch.
 
-    def by_right(values: Floats, edges: Floats) -> Ints:
-        k = len(edges) - 1
-        place = np.clip(np.searchsorted(edges, values, "right") - 1, 0, k - 1)
-        return np.bincount(right * k + place, minlength=2 * k)[: 2 * k].reshape(2, k)
-
-    finite = np.isfinite(side.loss)
-    place = np.searchsorted(LOSS_EDGES, side.loss[finite], "right") - 1
-    k = len(LOSS_EDGES) - 1
-    bins = np.minimum((side.confidence * BINS).astype(np.int64), BINS - 1)
+    Raises
+    ------
+    UsageError
+        Where no scores of the epoch are stored.
+    """
+    evidence.check(epoch)
+    with ThreadPoolExecutor(evidence.threads) as pool:
+        found = distributions(evidence.kernels, evidence.samples, epoch, pool, evidence.threads)
+    n, n_infinite = found.counts.tolist()
     return Shapes(
-        epoch=side.epoch,
-        n=len(side),
-        n_infinite=int((~finite).sum()),
-        confidence=by_right(side.confidence, CONFIDENCE_EDGES),
-        loss=np.bincount(right[finite] * k + place, minlength=2 * k).reshape(2, k),
-        loss_sums=np.bincount(place, side.loss[finite], minlength=k),
-        margin=by_right(side.margin.astype(np.float64), MARGIN_EDGES),
-        reliability=np.stack(
-            [np.bincount(bins, w, minlength=BINS) for w in (None, right, side.confidence)], axis=1
-        ).astype(np.float64),
+        epoch=epoch,
+        n=n,
+        n_infinite=n_infinite,
+        confidence=found.confidences,
+        loss=found.losses,
+        loss_sums=_rounded(found.loss_sums),
+        margin=found.margins,
+        reliability=np.column_stack([found.bins, _rounded(found.confidence_sums)]),
     )
+
+
+def _rounded(sums: Ints) -> Floats:
+    """Return exact sums (m, k) as numbers (m,), each correctly rounded."""
+    return np.array([exact.mean(limbs, 1) for limbs in sums])

@@ -65,6 +65,7 @@ class SplitView:
         self._run = run
         self.split = split
         self.evidence = evidence
+        self._shapes: dict[int, Shapes] = {}
 
     def __repr__(self) -> str:
         named = "" if self.split is None else f" {self.split}"
@@ -86,6 +87,29 @@ class SplitView:
     def samples(self) -> pa.Table:
         """The split's rows of `Run.samples`, in the order of ids."""
         return _of_split(self._run.samples, self.split)
+
+    @cached_property
+    def transitions(self) -> pa.Table:
+        """The split's rows of `Run.transitions`."""
+        return _of_split(self._run.transitions, self.split)
+
+    @cached_property
+    def classes(self) -> pa.Table:
+        """The split's rows of `Run.classes`: for each epoch, all classes in their order."""
+        return _of_split(self._run.classes, self.split)
+
+    def transition(self, a: Epoch, b: Epoch) -> dict[str, Any] | None:
+        """Return the row of `Run.transitions` of two epochs, which need not be consecutive.
+
+        None where they are not, and the scores of one of them are not stored.
+        """
+        ends = (self._run.number(a), self._run.number(b))
+        known = pc.and_(
+            pc.equal(self.transitions["epoch_from"], ends[0]),
+            pc.equal(self.transitions["epoch_to"], ends[1]),
+        )
+        rows: list[dict[str, Any]] = self.transitions.filter(known).to_pylist()
+        return rows[0] if rows else self._run.transition(self.split, *ends)
 
     def side(self, epoch: Epoch) -> Side:
         """Return the scores of the valid samples of an epoch."""
@@ -121,12 +145,7 @@ class SplitView:
                 )
         if start is None or end is None:
             return None, rows.get(end) if end is not None else None, None
-        pair = self._run.transition(self.split, start, end)
-        if pair is None:
-            known = _of_split(self._run.transitions, self.split).to_pylist()
-            ends = (start, end)
-            pair = next((r for r in known if (r["epoch_from"], r["epoch_to"]) == ends), None)
-        return rows[start], rows[end], pair
+        return rows[start], rows[end], self.transition(start, end)
 
     # -- why -----------------------------------------------------------------------------------
 
@@ -198,7 +217,10 @@ class SplitView:
 
     def shapes(self, epoch: Epoch) -> Shapes:
         """Return how confidence, margin and loss are distributed in an epoch."""
-        return shapes(self.side(epoch))
+        number = self._run.number(epoch)
+        if number not in self._shapes:
+            self._shapes[number] = shapes(self.evidence, number)
+        return self._shapes[number]
 
     # -- concentration -------------------------------------------------------------------------
 
@@ -279,7 +301,7 @@ class SplitView:
 
     def flips(self) -> pa.Table:
         """Return churn, positive and negative flips from epoch to epoch."""
-        return dynamics.flips(_of_split(self._run.transitions, self.split))
+        return dynamics.flips(self.transitions)
 
     def subset(self, rows: Ints | Bools | pa.Array, a: Epoch, b: Epoch) -> pa.Table:
         """Compare some samples of two epochs with all others; see `training.subsets`."""

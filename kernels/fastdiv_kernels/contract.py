@@ -123,6 +123,15 @@ def profile_width(classes: int) -> int:
 BINS: Final = 15  # equal-width bins of confidence: clip(ceil(15 * confidence) - 1, 0, 14)
 
 
+# Bins of the pictures of an epoch, see `Backend.distributions`: i holds edges[i] <= x < edges[i+1].
+CONFIDENCE_EDGES: Final = np.linspace(0.0, 1.0, 51)
+# Nats: four bins to each octave from 2**-14 to 2**6, one below and one above.
+LOSS_EDGES: Final = np.array(
+    [0.0, *(2.0**k * (1 + j / 4) for k in range(-14, 6) for j in range(4)), 64.0, np.inf]
+)
+MARGIN_EDGES: Final = np.array([-np.inf, *np.linspace(-20.0, 20.0, 81), np.inf])
+
+
 class Count(IntEnum):
     """Positions in the counts of `Backend.tally`; the first eight are rows by `Reason`."""
 
@@ -291,6 +300,29 @@ class Backend(Protocol):
         loss_sums: Array,  # (c, k) int64, added to
     ) -> None:
         """Add the stored scores of one epoch to its totals by class."""
+        ...
+
+    def distributions(
+        self,
+        loss: Array,  # (n,) float32 or float64
+        confidence: Array,  # (n,) float32
+        margin: Array,  # (n,) float32
+        flags: Array,  # (n,) uint8; rows that are invalid or not PRESENT are passed over
+        counts: Array,  # (2,) int64, added to: rows, rows whose loss is not finite
+        confidences: Array,  # (2, 50) int64, added to: wrong rows, then right ones
+        losses: Array,  # (2, 82) int64, added to: those with a finite loss, wrong, then right
+        margins: Array,  # (2, 82) int64, added to: wrong, then right
+        bins: Array,  # (BINS, 2) int64, added to as by `tally`: rows, right rows
+        loss_sums: Array,  # (82, k) int64, added to: finite losses; k by the dtype of loss
+        confidence_sums: Array,  # (BINS, k32) int64, added to
+    ) -> None:
+        """Add the stored scores of one epoch to how confidence, loss and margin are distributed.
+
+        Numbers fall into the bins of CONFIDENCE_EDGES, LOSS_EDGES and MARGIN_EDGES as they are
+        in float64. What lies below the lowest edge is in the first bin (a loss is below 0 where
+        probabilities sum to more than 1), what lies on or above the highest in the last, and so
+        is NaN, which no valid row has; NaN is not added to sums.
+        """
         ...
 
     def transitions(

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from fastdiv_kernels.contract import (
     BINS,
+    CONFIDENCE_EDGES,
     CORRECT,
     GRID,
     HIGHEST_PROB,
     HIGHEST_SUMMED,
+    LOSS_EDGES,
     LOWEST_KEPT,
     LOWEST_PROB,
+    MARGIN_EDGES,
     PRESENT,
     REASON,
     SUM_TOLERANCE,
@@ -266,11 +269,48 @@ def tally(
     _add(sums, zero + TallySum.CONFIDENCE, confidence)
     _add(sums, zero[finite_margin] + TallySum.MARGIN, margin[finite_margin])
     _add(sums, zero + TallySum.BRIER, brier)
-    scaled = np.ceil(BINS * confidence.astype(np.float64)).astype(np.int64) - 1
-    b = np.clip(scaled, 0, BINS - 1)
+    b = _bin(confidence)
     bins[:, 0] += np.bincount(b, minlength=BINS)
     bins[:, 1] += np.bincount(b[right], minlength=BINS)
     _add(sums, TallySum.BIN_CONFIDENCE + b, confidence)
+
+
+def _bin(confidence: Array) -> NDArray[np.int64]:
+    """Return which of the BINS each confidence (n,) is in; NaN, which no valid row has, the last.
+
+    In float64, so that the product is exact and an edge belongs to the bin below it.
+    """
+    p = np.where(confidence < 1, confidence, 1.0).astype(np.float64)
+    return np.asarray(np.clip(np.ceil(BINS * p) - 1, 0, BINS - 1), np.int64)
+
+
+def _bin_between(edges: NDArray[np.float64], x: Array) -> NDArray[np.int64]:
+    """Return which bin each of x (n,) is in, of those between edges; see `distributions`."""
+    above = np.searchsorted(edges, x.astype(np.float64), "right")  # NaN is sorted to the end
+    return np.asarray(np.clip(above - 1, 0, len(edges) - 2), np.int64)
+
+
+def distributions(
+    loss: Array, confidence: Array, margin: Array, flags: Array, counts: Array,
+    confidences: Array, losses: Array, margins: Array, bins: Array, loss_sums: Array,
+    confidence_sums: Array,
+) -> None:  # fmt: skip
+    """Add the stored scores of one epoch to its distributions; see the contract."""
+    valid = (flags & (PRESENT | REASON)) == PRESENT
+    loss, confidence, margin, flags = (x[valid] for x in (loss, confidence, margin, flags))
+    right = ((flags & CORRECT) != 0).astype(np.int64)
+    finite = np.isfinite(loss)
+    counts += np.array([len(loss), (~finite).sum()])
+    np.add.at(confidences, (right, _bin_between(CONFIDENCE_EDGES, confidence)), 1)
+    np.add.at(margins, (right, _bin_between(MARGIN_EDGES, margin)), 1)
+    place = _bin_between(LOSS_EDGES, loss[finite])
+    np.add.at(losses, (right[finite], place), 1)
+    _add(loss_sums, place, loss[finite])
+    b = _bin(confidence)
+    bins[:, 0] += np.bincount(b, minlength=BINS)
+    bins[:, 1] += np.bincount(b[right == 1], minlength=BINS)
+    number = np.isfinite(confidence)
+    _add(confidence_sums, b[number], confidence[number])
 
 
 def tally_classes(

@@ -17,6 +17,7 @@ from fastdiv.explain.chance.tests import (
     probability,
 )
 from fastdiv.explain.evidence import Pair
+from fastdiv.explain.in_notebook import change_html
 
 ALPHA = 0.05
 
@@ -74,6 +75,9 @@ class Change:
     def significant(self) -> bool:
         """Whether loss or accuracy changed beyond chance."""
         return self.quadrant != "loss_flat_accuracy_flat"
+
+    def _repr_html_(self) -> str:
+        return change_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, the quadrant and whether it is significant, for JSON."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastdiv.explain.chance.tests import mean_test, probability
 from fastdiv.explain.evidence import Floats, Side
 from fastdiv.explain.verdict.majority import depths
-from fastdiv.explain.verdict.repairable import Repair, Repairable
+from fastdiv.explain.verdict.repairable import BLOCK, Repair, Repairable
 from fastdiv.explain.verdict.repairs import B, Fit, Fitter, N, T
 from fastdiv_kernels.contract import GRID
 
@@ -17,6 +20,7 @@ NO_SKILL = 0.95  # of the loss of equal shares: from there on predictions are ra
 LEVEL = 0.02  # of the test that a repair has a share in the change
 Kinds = frozenset[str]
 NONE: Kinds = frozenset()
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +71,33 @@ class Repairers:
         self.sides = sides
         self.epochs = Repairable(sides[0], majority), Repairable(sides[1], majority)
         self._fitters = Fitter(self.epochs[0]), Fitter(self.epochs[1])
-        for side, fitter in zip(sides, self._fitters, strict=True):
-            fitter.lean(depths(side, majority, fitter))
+        self._fits: dict[Kinds, tuple[Fit, Fit]] = {}
         self._losses: dict[Kinds, tuple[Floats, Floats]] = {}
+
+        def lean(i: int) -> None:
+            self._fitters[i].lean(depths(sides[i], majority, self._fitters[i]))
+
+        self._of_either(lean)
+
+    def _of_either(self, make: Callable[[int], Made]) -> tuple[Made, Made]:
+        """Make something of either epoch, at once where that pays: they share nothing."""
+        if len(self.epochs[0]) <= BLOCK:
+            return make(0), make(1)
+        with ThreadPoolExecutor(1) as pool:
+            after = pool.submit(make, 1)
+            return make(0), after.result()
 
     def fit(self, kinds: Kinds) -> tuple[Fit, Fit]:
         """Return the best repair of some kinds of either epoch."""
-        before, after = self._fitters
-        return before.fit(kinds), after.fit(kinds)
+        if kinds not in self._fits:
+            self._fits[kinds] = self._of_either(lambda i: self._fitters[i].fit(kinds))
+        return self._fits[kinds]
 
     def losses(self, kinds: Kinds) -> tuple[Floats, Floats]:
         """Return the losses (n,) of either epoch under its best repair."""
         if kinds not in self._losses:
-            before, after = (
-                epoch.losses(fit.repair)
-                for epoch, fit in zip(self.epochs, self.fit(kinds), strict=True)
-            )
-            self._losses[kinds] = before, after
+            fits = self.fit(kinds)
+            self._losses[kinds] = self._of_either(lambda i: self.epochs[i].losses(fits[i].repair))
         return self._losses[kinds]
 
     def matters(self, kind: str) -> bool:

@@ -66,6 +66,8 @@ class Repairable:
         self.classes = side.classes
         self.gap: Floats = side.gap
         self.is_majority: Bools = side.labels == majority
+        self._tempered: Floats = np.empty((0, 3))
+        self._beta: float | None = None  # which temperature that is of
 
     def __len__(self) -> int:
         return len(self.gap)
@@ -77,23 +79,39 @@ class Repairable:
 
     def partition(self, beta: float, rows: slice = slice(None)) -> Floats:
         """Return (k, 3): `Side.temper` of some rows, from what little there is if need be."""
-        if self._sketch is not None:
-            return self._sketch.temper(beta, rows)
-        margin = self._margin[rows]
-        tempered = np.empty((len(margin), 3))
-        self._side.kernels.temper(margin, self._profile[rows], self.classes, beta, tempered)
+        tempered = np.empty((len(self._margin[rows]), 3))
+        self._temper(beta, rows, tempered)
         return tempered
 
-    def blocks(self) -> Iterator[slice]:
-        """Yield the rows, some at a time."""
+    def _temper(self, beta: float, rows: slice, tempered: Floats) -> None:
+        """Write `partition` of k rows to an array (k, 3)."""
+        if self._sketch is not None:
+            tempered[:] = self._sketch.temper(beta, rows)
+            return
+        margin, profile = self._margin[rows], self._profile[rows]
+        self._side.kernels.temper(margin, profile, self.classes, beta, tempered)
+
+    def _partitions(self, beta: float) -> Iterator[tuple[slice, Floats]]:
+        """Yield rows, some at a time, and their `partition`.
+
+        What the last call found is kept: a search of all but the temperature asks again.
+        """
+        known = beta == self._beta
+        self._beta = None  # of which only a part is there meanwhile
+        if len(self._tempered) < len(self):
+            self._tempered = np.empty((len(self), 3))
         for start in range(0, len(self), BLOCK):
-            yield slice(start, start + BLOCK)
+            rows = slice(start, start + BLOCK)
+            if not known:
+                self._temper(beta, rows, self._tempered[rows])
+            yield rows, self._tempered[rows]
+        self._beta = beta
 
     def losses(self, repair: Repair) -> Floats:
         """Return the losses (n,) under a repair, in nats."""
         losses = np.empty(len(self))
-        for rows in self.blocks():
-            s = self.partition(repair.beta, rows)[:, 0]
+        for rows, tempered in self._partitions(repair.beta):
+            s = tempered[:, 0]
             x = s + repair.beta * self.gap[rows]
             if repair.gamma and self.depth is not None:
                 p = np.exp(np.minimum(repair.beta * self.depth[rows] - s, 0.0))
@@ -132,16 +150,18 @@ class Repairable:
         By ``log(beta)``, ``gamma`` and ``log(eta)``; zeros where `biased` or `floored` is false.
         """
         sums = np.zeros(10)
-        for rows in self.blocks():
-            sums += self._sums(repair, biased, floored, rows)
+        for rows, tempered in self._partitions(repair.beta):
+            sums += self._sums(repair, biased, floored, rows, tempered)
         sums /= len(self)
         hessian = np.zeros((3, 3))
         hessian[np.triu_indices(3)] = sums[4:]
         return float(sums[0]), sums[1:4], hessian + np.triu(hessian, 1).T
 
-    def _sums(self, at: Repair, biased: bool, floored: bool, rows: slice) -> Floats:
+    def _sums(
+        self, at: Repair, biased: bool, floored: bool, rows: slice, tempered: Floats
+    ) -> Floats:
         """Sum (10,): losses, their gradients, the upper triangles of their Hessians, by rows."""
-        s, s1, s2 = self.partition(at.beta, rows).T
+        s, s1, s2 = tempered.T
         pull = at.beta * self.gap[rows]
         x, by_t, by_tt = s + pull, s1 + pull, s2 + pull
         by_g = by_gg = by_tg = np.zeros(len(x))

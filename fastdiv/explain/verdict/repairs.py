@@ -8,6 +8,7 @@ a fixed grid of starts leads to is taken.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ FIRST_ETA = 1e-5
 LONGEST = 1.5  # of a step, so that an epoch far from convex is not left in one
 PRECISION = 1e-12  # nats of the mean loss that a further step would save
 MOST_STEPS = 100
+Derivatives = tuple[float, Floats, Floats]  # a mean loss, its gradient (3,), its Hessian (3, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Fitter:
     def __init__(self, epoch: Repairable) -> None:
         self.epoch = epoch
         self._fits: dict[frozenset[str], Fit] = {}
+        self._known: dict[tuple[Repair, bool, bool], Derivatives] = {}
         step = len(epoch) // FEW
         self._rows = np.arange(0, len(epoch), max(step, 1))
         self._few = Fitter(epoch.take(self._rows)) if step > 1 else None
@@ -70,6 +73,7 @@ class Fitter:
     def lean(self, depth: Floats | None) -> None:
         """Give what a bias works on, before one is fitted: depths (n,) of the majority class."""
         self.epoch.depth = depth
+        self._known.clear()
         if self._few is not None and depth is not None:
             self._few.lean(depth[self._rows])
 
@@ -78,6 +82,13 @@ class Fitter:
         if kinds not in self._fits:
             self._fits[kinds] = self._fit(kinds)
         return self._fits[kinds]
+
+    def derivatives(self, repair: Repair, biased: bool, floored: bool) -> Derivatives:
+        """Return `Repairable.derivatives`: where one search ends, others begin."""
+        key = (repair, biased, floored)
+        if key not in self._known:
+            self._known[key] = self.epoch.derivatives(*key)
+        return self._known[key]
 
     def _fit(self, kinds: frozenset[str]) -> Fit:
         if not kinds:
@@ -90,10 +101,10 @@ class Fitter:
         if N in kinds:
             starts = [replace(start, eta=max(start.eta, FIRST_ETA)) for start in starts]
         starts = _distinct(starts)
-        tried = [(self.epoch.derivatives(s, B in kinds, N in kinds)[0], s) for s in starts]
+        tried = [(self.derivatives(s, B in kinds, N in kinds)[0], s) for s in starts]
         tried.sort(key=lambda one: one[0])
         most = 1 if self._few is not None or N not in kinds else 2
-        found = [_minimise(self.epoch, kinds, start) for _, start in tried[:most]]
+        found = [_minimise(self.derivatives, kinds, start) for _, start in tried[:most]]
         if N in kinds:
             found.append(replace(self.fit(kinds - {N}), kinds=kinds))  # no floor at all
         return min(found, key=lambda fit: fit.loss)
@@ -115,7 +126,9 @@ def _distinct(repairs: list[Repair]) -> list[Repair]:
     return list(dict.fromkeys(repairs))
 
 
-def _minimise(epoch: Repairable, kinds: frozenset[str], start: Repair) -> Fit:
+def _minimise(
+    derivatives: Callable[[Repair, bool, bool], Derivatives], kinds: frozenset[str], start: Repair
+) -> Fit:
     """Return the minimum of the mean loss that Newton's method leads to from a start."""
     free = np.array([T in kinds, B in kinds, N in kinds])
 
@@ -125,7 +138,7 @@ def _minimise(epoch: Repairable, kinds: frozenset[str], start: Repair) -> Fit:
 
     x = np.array([math.log(start.beta), start.gamma, math.log(max(start.eta, 1e-300))])
     x = np.where(free, np.clip(x, LOWER, UPPER), (0.0, 0.0, 0.0))
-    value, gradient, hessian = epoch.derivatives(at(x), bool(free[1]), bool(free[2]))
+    value, gradient, hessian = derivatives(at(x), bool(free[1]), bool(free[2]))
     for _ in range(MOST_STEPS):
         held = ((x <= LOWER) & (gradient > 0)) | ((x >= UPPER) & (gradient < 0))
         moving = free & ~held
@@ -135,7 +148,7 @@ def _minimise(epoch: Repairable, kinds: frozenset[str], start: Repair) -> Fit:
         there, found = x, (math.inf, gradient, hessian)
         while not found[0] < value and -gradient @ step >= PRECISION:
             there = np.where(moving, np.clip(x + step, LOWER, UPPER), x)
-            found = epoch.derivatives(at(there), bool(free[1]), bool(free[2]))
+            found = derivatives(at(there), bool(free[1]), bool(free[2]))
             step = step / 4
         if not found[0] < value:
             break

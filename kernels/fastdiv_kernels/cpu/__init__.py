@@ -13,6 +13,7 @@ from fastdiv_kernels.contract import (
     Array,
     Kind,
 )
+from fastdiv_kernels.cpu.distributions import distributions
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import score_rows, score_tile
 from fastdiv_kernels.cpu.tally import tally, tally_classes
@@ -29,6 +30,7 @@ from fastdiv_kernels.grid import weights
 
 __all__ = [
     "describe",
+    "distributions",
     "dynamics",
     "name",
     "profile",

@@ -16,7 +16,7 @@ from fastdiv_kernels.contract import (
     LossSum,
     TallySum,
 )
-from fastdiv_kernels.cpu.jit import kernel
+from fastdiv_kernels.cpu.jit import inner, kernel
 from fastdiv_kernels.cpu.sums import add
 
 INFINITE = int(Count.INFINITE)
@@ -31,6 +31,16 @@ BRIER = int(TallySum.BRIER)
 BIN_CONFIDENCE = int(TallySum.BIN_CONFIDENCE)
 LOSS_RIGHT = int(LossSum.RIGHT)
 LOSS_WRONG = int(LossSum.WRONG)
+
+
+@inner()
+def reliability_bin(confidence: Any) -> Any:
+    """Return which of the BINS a confidence is in; NaN, which no valid row has, is in the last.
+
+    In float64, so that the product is exact and an edge belongs to the bin below it.
+    """
+    p = np.float64(confidence)
+    return int(max(np.ceil(BINS * p) - 1.0, 0.0)) if p < 1.0 else BINS - 1
 
 
 @kernel
@@ -61,8 +71,7 @@ def tally(
             add(sums, MARGIN, margin[i], 1)
         add(sums, CONFIDENCE, confidence[i], 1)
         add(sums, BRIER, brier[i], 1)
-        # In float64, so that the product is exact and an edge belongs to the bin below it.
-        b = min(max(int(np.ceil(BINS * np.float64(confidence[i]))) - 1, 0), BINS - 1)
+        b = reliability_bin(confidence[i])
         bins[b, 0] += 1
         bins[b, 1] += right
         add(sums, BIN_CONFIDENCE + b, confidence[i], 1)
