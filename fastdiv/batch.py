@@ -9,11 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fastdiv.markup import grid, panel, paragraph
 from fastdiv_kernels.contract import Array
 
 IdValues: TypeAlias = (
     NDArray[np.int64] | NDArray[np.uint64] | pa.Array
 )  # strings as Arrow large_string, bytes as large_binary
+
+REASON = 7  # the bits of a status that say why a row is invalid
+FIRST = 5  # rows that notebooks show
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,33 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.status)
+
+    def _repr_html_(self) -> str:
+        valid = (self.status & REASON) == 0
+        finite = valid & np.isfinite(self.loss)
+        means = {
+            "mean loss, nats": self.loss[finite],
+            "accuracy": self.correct[valid],
+            "mean confidence": self.confidence[valid],
+            "mean Brier score": self.brier[valid],
+        }
+        told = [f"{len(self):,} rows scored"]
+        for n, words in (
+            (np.count_nonzero(~valid), "invalid, in no mean"),
+            (np.count_nonzero(valid & ~finite), "with an infinite loss, not in that of the loss"),
+        ):
+            told += [f"{n:,} {words}"] * bool(n)
+        values = [f"{x.mean(dtype=np.float64):.4f}" if len(x) else "–" for x in means.values()]
+        names = [name for name in self.__dataclass_fields__ if name != "profile"]
+        first = [
+            [str(i), *(f"{x[i]:.4g}" if x.dtype.kind == "f" else str(x[i]) for x in self.arrays())]
+            for i in range(min(len(self), FIRST))
+        ]
+        return panel(
+            paragraph("; ".join(told), strong=True),
+            grid(list(means), [values]),
+            grid(["row", *names], first) if first else "",
+        )
 
     @classmethod
     def empty(cls, n: int, predictions_dtype: np.dtype[np.generic]) -> Scores:

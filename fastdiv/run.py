@@ -75,6 +75,11 @@ class Run:
         )
         return f"<fastdiv.Run {splits}, {self.summary['classes']} classes>"
 
+    def _repr_html_(self) -> str:
+        from fastdiv.render.notebook import run_html
+
+        return run_html(self)
+
     @cached_property
     def samples(self) -> pa.Table:
         """One row a sample, sorted by id within its split."""
@@ -130,7 +135,8 @@ class Run:
             samples = self._samples[splits.index(name)]
             names = self.summary["class_names"]
             kernels = resolve(self.summary["backend"]["name"])
-            evidence = Evidence(samples, None if names is None else tuple(names), kernels)
+            names = None if names is None else tuple(names)
+            evidence = Evidence(samples, names, kernels, usable_threads(None))
             self._views[name] = SplitView(self, name, evidence)
         return self._views[name]
 

@@ -22,7 +22,8 @@ MOST_LINES = 420
 ALLOWED = {
     "errors": set(),
     "pipeline": set(),
-    "batch": set(),
+    "markup": set(),
+    "batch": {"markup"},
     "arrays": {"errors"},
     "backends": {"errors"},
     "scoring": {"arrays", "backends", "batch", "errors"},
@@ -61,13 +62,13 @@ ALLOWED = {
         "sources", "split", "states", "stored", "tables", "told",
     },
     "writer": {"errors", "scoring", "scratch", "sources", "told"},
-    "explain": {"errors", "metrics", "stored", "tables", "temperature"},
+    "explain": {"errors", "markup", "metrics", "stored", "tables", "temperature"},
     "check": {"errors", "metrics"},
     "rereading": {
         "backends", "batch", "errors", "explain", "ledger", "pipeline", "plan", "scoring",
         "sources",
     },
-    "render": {"check", "errors", "explain", "metrics", "plan"},
+    "render": {"check", "errors", "explain", "markup", "metrics", "plan", "rereading"},
     "demo": {"errors"},
     "cli": {
         "backends", "check", "demo", "engine", "errors", "explain", "plan", "render", "run",

@@ -11,7 +11,8 @@ import click
 
 import fastdiv
 from fastdiv.cli.reading import analyze, demo, inspect
-from fastdiv.cli.saved import check, compare, explain
+from fastdiv.cli.report import report
+from fastdiv.cli.saved import check, compare, explain, show
 from fastdiv.errors import FastdivError
 
 FAILED = 2  # exit code of usage and data errors
@@ -23,7 +24,7 @@ def cli() -> None:
     """Tell why validation loss and accuracy disagree, from prediction dumps."""
 
 
-for command in (analyze, inspect, compare, explain, check, demo):
+for command in (analyze, inspect, compare, explain, show, report, check, demo):
     cli.add_command(command)
 
 

@@ -102,8 +102,9 @@ def analyze(
     _show(run, as_json, quiet)
     if options["output"] is not None and not quiet and not as_json:
         several = any(entry["n_epochs"] > 1 for entry in run.summary["splits"])
-        ask = f": ask why with fastdiv explain {options['output']}" if several else ""
-        click.echo(f"\nsaved to {options['output']}{ask}")
+        where = options["output"]
+        ask = f"ask why with fastdiv explain {where}, " if several else ""
+        click.echo(f"\nsaved to {where}: {ask}see all with fastdiv show {where}")
 
 
 @click.command()

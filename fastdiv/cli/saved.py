@@ -1,11 +1,12 @@
-"""Commands that take a saved run: compare, explain, check."""
+"""Commands that take a saved run: compare, explain, check, show."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,13 @@ import fastdiv
 from fastdiv.cli.options import DEBUG, QUIET, epoch_of
 from fastdiv.errors import UsageError
 
+if TYPE_CHECKING:
+    from fastdiv.render.blocks import Block
+
+FORMAT = click.option(
+    "--format", "shape", type=click.Choice(["text", "markdown", "json"]), default="text",
+    show_default=True, help="Markdown is made for comments on pull requests.",
+)  # fmt: skip
 BROKEN = 1  # exit code of a check whose rules were broken
 
 
@@ -20,20 +28,20 @@ BROKEN = 1  # exit code of a check whose rules were broken
 @click.argument("run")
 @click.argument("a")
 @click.argument("b")
+@FORMAT
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of the table as JSON.")
 @DEBUG
-def compare(run: str, a: str, b: str, as_json: bool, debug: bool) -> None:
+def compare(run: str, a: str, b: str, shape: str, as_json: bool, debug: bool) -> None:
     """Say which samples moved the loss from epoch A to epoch B of a saved RUN."""
-    from fastdiv.render.text import console, show_pair
+    from fastdiv.render.found import pair
 
     loaded = fastdiv.load(run)
     rows = loaded.compare(epoch_of(loaded, a), epoch_of(loaded, b)).to_pylist()
-    if as_json:
+    if as_json or shape == "json":
         click.echo(json.dumps(rows, indent=2))
         return
-    out = console()
-    for row in rows:
-        show_pair(loaded, row, out)
+    names = loaded.summary.get("epoch_names", {})
+    _print((block for row in rows for block in pair(row, names, bars=True)), shape)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -42,19 +50,20 @@ def compare(run: str, a: str, b: str, as_json: bool, debug: bool) -> None:
 @click.argument("b", required=False)
 @click.option("--split", metavar="NAME", help="Default: all that are not for training.")
 @click.option("--all", "every", is_flag=True, help="All stretches that matter, not only the first.")
+@FORMAT
 @click.option("--json", "as_json", is_flag=True, help="Print the explanations as JSON.")
 @DEBUG
 def explain(
-    run: str, a: str | None, b: str | None, split: str | None, every: bool, as_json: bool,
-    debug: bool,
+    run: str, a: str | None, b: str | None, split: str | None, every: bool, shape: str,
+    as_json: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Name the causes of the change in loss and accuracy from epoch A to epoch B of a saved RUN.
 
     Without A and B, of the stretch that matters most: from the lowest loss to the highest
     accuracy, or where loss and accuracy part.
     """
-    from fastdiv.render.text import console
-    from fastdiv.render.why import show_explanation
+    from fastdiv.render.blocks import Gap
+    from fastdiv.render.why import in_blocks
 
     if a is not None and b is None:
         raise UsageError(f"from epoch {a} to which? Give both epochs, or none")
@@ -71,14 +80,52 @@ def explain(
         ]
     if not made:
         raise UsageError(f"{run} has no two epochs with stored scores: nothing to explain")
-    if as_json:
+    if as_json or shape == "json":
         click.echo(json.dumps([explanation.to_dict() for explanation, _ in made], indent=2))
         return
-    out = console()
-    for i, (explanation, why) in enumerate(made):
-        if i:
-            out.print("\n")
-        show_explanation(explanation, out, why)
+    between = [Gap(), Gap()]
+    _print(
+        (
+            block
+            for i, (explanation, why) in enumerate(made)
+            for block in [*(between if i else ()), *in_blocks(explanation, why)]
+        ),
+        shape,
+    )
+
+
+@click.command()
+@click.argument("run")
+@click.option("--split", metavar="NAME", help="Default: all that are not for training.")
+@FORMAT
+@DEBUG
+def show(run: str, split: str | None, shape: str, debug: bool) -> None:
+    """Show all that a saved RUN tells: what the report holds, in text.
+
+    Epochs, why loss and accuracy moved, calibration, samples, labels, classes.
+    """
+    from fastdiv.render.sections import whole
+
+    _print(whole(fastdiv.load(run), split), shape)
+
+
+def _print(blocks: Iterable[Block], shape: str) -> None:
+    """Print blocks in the form that was asked for, none before all are made."""
+    made = list(blocks)
+    if shape == "json":
+        from fastdiv.render.blocks import as_data
+
+        click.echo(json.dumps(as_data(made), indent=2, allow_nan=False))
+    elif shape == "markdown":
+        from fastdiv.render.charts import encodable
+        from fastdiv.render.markdown import markdown
+
+        click.echo(encodable(markdown(made), sys.stdout.encoding or "utf-8"), nl=False)
+    else:
+        from fastdiv.render.text import console
+        from fastdiv.render.text import show as show_on
+
+        show_on(made, console())
 
 
 @click.command()
