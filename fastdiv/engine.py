@@ -204,6 +204,7 @@ def analyze(
             read_s = time.perf_counter() - started
             tables = scan.finish()
         summary = scan.summary()
+        summary["dump"] = _dump(data, plan, asked)
         summary["read_s"] = round(read_s, 3)
         summary["elapsed_s"] = round(time.perf_counter() - started, 3)
         run = Run(
@@ -218,3 +219,22 @@ def analyze(
         shutil.rmtree(directory, ignore_errors=True)
         raise
     return run
+
+
+def _dump(data: Source, plan: Plan, asked: Asked) -> dict[str, Any]:
+    """Say where samples may be looked up again: files, in order, and the columns that tell them."""
+    of_part = {chunk.part: chunk for chunk in plan.chunks}
+    paths = {i: data.files[i] for i in of_part}
+    return {
+        "parts": [
+            {
+                "path": None if path is None else os.path.abspath(path),
+                "bytes": None if path is None else os.path.getsize(path),
+                "split": of_part[i].split,
+                "epoch": of_part[i].epoch,
+            }
+            for i, path in paths.items()
+        ],
+        "columns": {name: getattr(data.layout, name) for name in ("id", "epoch", "split")},
+        "asked": {name: getattr(asked, name) for name in ("id", "label", "skip_lines")},
+    }

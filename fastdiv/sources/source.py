@@ -258,6 +258,11 @@ class Source:
         """Whether a part can be read only once."""
         return any(container.once for container in self.containers)
 
+    @property
+    def files(self) -> list[str | None]:
+        """The path of the file that each part is, None of a part in memory."""
+        return [item.data if isinstance(item.data, str) else None for item in self._items]
+
     # -- reading ---------------------------------------------------------------------------
 
     def read(self, chunk: Chunk) -> Iterator[Batch]:
