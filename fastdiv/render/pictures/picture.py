@@ -11,6 +11,12 @@ import numpy as np
 from fastdiv.errors import UsageError
 
 DIGITS = 5  # significant ones of a coordinate
+MORE_DIGITS = 8  # where there are few, and their values are read to the last digit
+TITLE = 45  # pixels above a figure that shows its own title
+# Below the picture, where it may take as many lines as it needs.
+LEGEND = {
+    "orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0, "yanchor": "bottom",
+}  # fmt: skip
 
 # Okabe and Ito's colours (colour-blind readers tell them apart), those of them that have a
 # contrast of at least 3:1 both with white paper and with a dark page.
@@ -122,9 +128,13 @@ class Picture:
         """
         plotly = plotly_or_error()
         data, layout = self.chosen(key)
-        title = {"text": escaped(self.title)}
-        base = {"template": "plotly_white", "title": title, "width": None}
-        return plotly.Figure({"data": data, "layout": {**base, **layout}})
+        title = {"text": escaped(self.title), "x": 0, "xref": "paper", "y": 1, "yanchor": "top"}
+        title["pad"] = {"t": 14}
+        base = {"template": "plotly_white", "title": title}
+        margin = {**layout.get("margin", {}), "t": layout.get("margin", {}).get("t", 0) + TITLE}
+        if "height" in layout:
+            layout = {**layout, "height": layout["height"] + TITLE}
+        return plotly.Figure({"data": data, "layout": {**base, **layout, "margin": margin}})
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data that JSON can hold."""
@@ -165,19 +175,25 @@ def pair_key(a: int, b: int) -> str:
     return f"{a}→{b}"
 
 
-def coordinates(values: Any) -> list[float | None]:
+def coordinates(values: Any, digits: int = DIGITS) -> list[float | None]:
     """Return numbers as JSON holds them, in few digits; None where they are not finite."""
     return [
-        float(f"{x:.{DIGITS}g}") if np.isfinite(x) else None
+        float(f"{x:.{digits}g}") if np.isfinite(x) else None
         for x in np.asarray(values, np.float64).tolist()
     ]
+
+
+def plain(text: str, most: int = 60) -> str:
+    """Return a name from the data on one line: no control characters, and cut where it is long."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def escaped(text: str, most: int = 60) -> str:
     """Return a name from the data as plotly shows it: nothing in it is taken for markup.
 
-    Line breaks and other control characters become spaces; long names are cut.
+    Neither for HTML nor, where MathJax is loaded, for a formula. Line breaks and other control
+    characters become spaces; long names are cut.
     """
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    plain = plain if len(plain) <= most else plain[: most - 1] + "…"
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = plain(text, most).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return line.replace("$", "&#36;")
