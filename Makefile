@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## train a small classifier on noisy labels, dump its predictions, say what moved the loss
+demo: $(VENV)/.demo ## train a small classifier on noisy labels, dump its predictions, say and show what moved the loss
 	$(BIN)/fastdiv demo -o demo-run
 
 test: $(VENV)/.test ## run the tests; PYTEST_ARGS are passed on

@@ -161,7 +161,7 @@ def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) 
 @QUIET
 @DEBUG
 def demo(output: str, quiet: bool, debug: bool) -> None:
-    """Train a small classifier on noisy labels, dump its predictions, and analyze them."""
+    """Train a small classifier on noisy labels, dump its predictions, analyze them, and report."""
     from fastdiv.demo import write_dumps
 
     where = Path(output)
@@ -187,6 +187,9 @@ def demo(output: str, quiet: bool, debug: bool) -> None:
         made = run.explain(stretch.epoch_from, stretch.epoch_to, split="val")
         show_explanation(made, console())
         click.echo(f"\nsaved to {where / 'run'}: try fastdiv explain {where / 'run'} --all")
+    run.report(where / "report.html")
+    if not quiet:
+        click.echo(f"all of it, with pictures: open {where / 'report.html'}")
 
 
 def _show(run: fastdiv.Run, as_json: bool, quiet: bool) -> None:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
 
 Of = Literal["confidence", "margin", "loss"]
-OCTAVE = 1.25  # how far the outermost bins of the loss, which have no end, are drawn
+OCTAVE = 2.0  # how far the outermost bins of the loss, which have no end, are drawn
+# Of a quarter of an octave each but for the outer two; drawn by the octave, as the four quarters
+# are not alike on a logarithmic axis and would show steps that are not there.
+FIRSTS = np.array([0, *range(1, len(LOSS_EDGES) - 2, 4), len(LOSS_EDGES) - 2])
+OCTAVES = LOSS_EDGES[[*FIRSTS, -1]]
 SURE = 0.9  # a confidence that is told in text
 COSTLY = 2.0  # nats: a loss that is told in text
 
@@ -62,8 +66,9 @@ MEASURES: dict[Of, Measure] = {
     "loss": Measure(
         "Loss of the right and the wrong",
         "loss (nats)",
-        LOSS_EDGES,
-        "Above, how many samples have which loss; both axes are logarithmic. Below, which share "
+        OCTAVES,
+        "Above, how many samples have which loss; both axes are logarithmic, and each bin ends "
+        "at twice the loss that it begins with. Below, which share "
         "of the whole loss they carry: where the mean comes from.",
     ),
 }
@@ -84,7 +89,7 @@ def distribution(view: SplitView, epochs: Sequence[int], of: Of) -> Picture | No
     if not found.any_valid(epochs):
         return None
     shapes = {epoch: view.shapes(epoch) for epoch in epochs}
-    counts: dict[int, Ints] = {epoch: getattr(s, of) for epoch, s in shapes.items()}
+    counts: dict[int, Ints] = {epoch: _counts(s, of) for epoch, s in shapes.items()}
     drawn = _drawn(of, counts)
     if drawn is None:
         return None
@@ -105,6 +110,14 @@ def distribution(view: SplitView, epochs: Sequence[int], of: Of) -> Picture | No
         by="epoch",
         frames=frames,
     )
+
+
+def _counts(shape: Shapes, of: Of) -> Ints:
+    """Return how many of the wrong, and of the right, are in each bin that may be drawn."""
+    if of == "loss":
+        return np.add.reduceat(shape.loss, FIRSTS, axis=1)
+    counts: Ints = getattr(shape, of)
+    return counts
 
 
 def _drawn(of: Of, counts: Mapping[int, Ints]) -> slice | None:
@@ -131,7 +144,8 @@ def _data(shape: Shapes, counts: Ints, of: Of, drawn: slice) -> list[dict[str, A
     data = [{"y": [k or None for k in counts[row, drawn].tolist()]} for row in (1, 0)]
     if of == "loss":
         total = float(shape.loss_sums.sum())
-        carried = shape.loss_sums[drawn] / total if total > 0 else np.zeros(0)
+        sums = np.add.reduceat(shape.loss_sums, FIRSTS)
+        carried = sums[drawn] / total if total > 0 else np.zeros(0)
         data.append({"y": [y or None for y in coordinates(carried)]})
     return data
 
