@@ -80,6 +80,11 @@ class Run:
 
         return run_html(self)
 
+    @property
+    def name(self) -> str | None:
+        """The last two parts of the path where the run is saved; None where it is not."""
+        return None if self._scratch is not None else str(Path(*self._directory.parts[-2:]))
+
     @cached_property
     def samples(self) -> pa.Table:
         """One row a sample, sorted by id within its split."""

@@ -70,6 +70,7 @@ def _page(environment: Any, made: dict[str, Any], drawn: Plotly) -> str:
         policy=policy(allowed, [source_of(style), EMPTY_STYLE]),
         title=made["data"]["title"],
         read=made["data"]["read"],
+        name=made["name"],
         style=Markup(style),
         script=Markup(own),
         data=Markup(packed(made["data"])),

@@ -30,10 +30,14 @@ from fastdiv.rereading.links import links
 if TYPE_CHECKING:
     from fastdiv.run import Run
 
-EXPLAINED_ROWS = 2_000_000  # samples times pairs, up to which every pair is explained
-DRAWN_ROWS = 20_000_000  # samples times epochs, up to which every epoch has its frames
-MOST_EPOCHS = 120  # that have frames; of more, some are left out, evenly
-FEWEST_EPOCHS = 12  # that have frames however many samples there are
+# Every pair is explained where that takes some seconds: a pair costs as much as its samples, and
+# as 20,000 of them besides.
+EXPLAINED_ROWS = 4_000_000
+A_PAIR = 20_000
+# Every epoch has its frames up to so many samples times epochs; of more, some are left out, evenly.
+DRAWN_ROWS = 500_000_000
+MOST_EPOCHS = 1_000
+FEWEST_EPOCHS = 20  # however many samples there are
 
 Ends = tuple[int, int]
 
@@ -77,8 +81,8 @@ class Scope:
 
     @cached_property
     def every_pair_explained(self) -> bool:
-        """Whether there are few enough samples to explain every pair."""
-        return len(self.pairs) * len(self.view.evidence.ids) <= EXPLAINED_ROWS
+        """Whether there are few enough samples and pairs to explain all of them."""
+        return len(self.pairs) * (len(self.view.evidence.ids) + A_PAIR) <= EXPLAINED_ROWS
 
     @cached_property
     def explained(self) -> dict[Ends, Explanation]:
@@ -104,7 +108,7 @@ def contents(
     -------
     dict
         ``data``, which the page's script shows; ``texts``, the explanations where no script runs;
-        ``glossary``, pairs of a term and what it means; ``version``.
+        ``glossary``, pairs of a term and what it means; ``name`` of the run; ``version``.
 
     Raises
     ------
@@ -131,6 +135,7 @@ def contents(
         },
         "texts": [text for scope in scopes for text in _texts(scope)],
         "glossary": glossary(),
+        "name": run.name,
         "version": fastdiv.__version__,
     }
 
@@ -159,7 +164,8 @@ def _title(scopes: list[Scope], ends: Ends | None) -> str:
 def what_was_read(run: Run) -> str:
     """Say in a line what the report is about."""
     summary = run.summary
-    said = [
+    said = [] if run.name is None else [run.name]
+    said += [
         f"{entry['split'] or 'data'}: {_counted(entry['n_samples'], 'sample')}, "
         f"{_counted(entry['n_epochs'], 'epoch')}"
         for entry in summary["splits"]
@@ -216,7 +222,7 @@ def _split(scope: Scope, ends: Ends | None, column: str | None) -> dict[str, Any
 
 def _account(scope: Scope, pair: Ends) -> dict[str, str]:
     """Return what is said of a pair that is not explained."""
-    row = scope.run.transition(scope.view.split, *pair)
+    row = scope.view.transition(*pair)
     names = scope.run.summary.get("epoch_names", {})
     words = ["fastdiv", "explain", "RUN", *map(scope.label, pair)]
     if scope.view.split is not None:
@@ -224,8 +230,8 @@ def _account(scope: Scope, pair: Ends) -> dict[str, str]:
     return {
         "headline": "" if row is None else sentence(row, names),
         "why": (
-            f"With {len(scope.view.evidence.ids):,} samples, only the pairs to look at first are "
-            "explained here. For the causes of this one, run"
+            f"With {len(scope.view.evidence.ids):,} samples and {len(scope.pairs):,} pairs, only "
+            "those to look at first are explained here. For the causes of this one, run"
         ),
         "command": shlex.join(words),
     }

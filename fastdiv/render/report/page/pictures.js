@@ -4,6 +4,8 @@ const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sa
 const NEAR = "500px";
 const HEIGHT = 360;
 const PRINT_WIDTH = 680;
+const PRINT_HEIGHT = 0.8; // of a picture that is higher than LOW: two go on a page
+const LOW = 300;
 const NARROW = 480;
 const BASE = {
   paper_bgcolor: "rgba(0,0,0,0)",
@@ -146,7 +148,11 @@ function draw(picture, width) {
   // A finger on a picture scrolls the page.
   if (matchMedia("(pointer: coarse)").matches) whole.dragmode = false;
   const flat = data.some((trace) => trace.type !== "sankey");
-  if (width) Object.assign(whole, { width, autosize: false });
+  if (width) {
+    const height = whole.height || HEIGHT;
+    Object.assign(whole, { width, height: Math.max(Math.min(height, LOW), PRINT_HEIGHT * height), autosize: false });
+    picture.plot.style.height = `${whole.height}px`;
+  }
   const first = !picture.drawn;
   picture.stale = false;
   picture.drawn = true;
@@ -161,10 +167,7 @@ function startPrinting() {
 }
 
 function endPrinting() {
-  for (const picture of pictures) {
-    picture.stale = true;
-    if (picture.near) queue(picture);
-  }
+  for (const picture of pictures) update(picture);
 }
 
 // Plotly's script may come from elsewhere, and not be there.
