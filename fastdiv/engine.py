@@ -229,7 +229,7 @@ def _dump(data: Source, plan: Plan, asked: Asked) -> dict[str, Any]:
         "parts": [
             {
                 "path": None if path is None else os.path.abspath(path),
-                "bytes": None if path is None else os.path.getsize(path),
+                "bytes": _size(path),
                 "split": of_part[i].split,
                 "epoch": of_part[i].epoch,
             }
@@ -238,3 +238,11 @@ def _dump(data: Source, plan: Plan, asked: Asked) -> dict[str, Any]:
         "columns": {name: getattr(data.layout, name) for name in ("id", "epoch", "split")},
         "asked": {name: getattr(asked, name) for name in ("id", "label", "skip_lines")},
     }
+
+
+def _size(path: str | None) -> int | None:
+    """Return the bytes of a file; None of what is in memory, or was taken away meanwhile."""
+    try:
+        return None if path is None else os.path.getsize(path)
+    except OSError:
+        return None

@@ -16,11 +16,13 @@ NAME = 60  # characters of a name that are shown
 SENTENCE = 1000  # of a sentence, which may hold names
 POINTS = 160  # of a drawn line: more values are thinned out
 
-# Of the colours of all pictures, those that notebooks need: see `render.pictures.picture`.
-LOSS = WORSE = "#D55E00"
-ACCURACY = "#0072B2"
-BETTER = "#009E73"
-TOTAL = "#7F7F7F"
+# Okabe and Ito's colours (colour-blind readers tell them apart), those of them that have a
+# contrast of at least 3:1 both with white paper and with a dark page.
+BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B8679B", "#7F7F7F"
+LOSS = WORSE = VERMILION
+ACCURACY = BLUE
+BETTER = GREEN
+TOTAL = GREY
 
 LONG = re.compile(rf"\S{{{NAME + 1},}}")
 MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
@@ -111,7 +113,7 @@ def fold(summary: str, sentences: Iterable[str]) -> str:
 
 
 def grid(headings: Sequence[str], rows: Iterable[Sequence[str]], *, total: bool = False) -> str:
-    """Return a table.
+    """Return a table, which scrolls by itself where the page is too narrow for it.
 
     Parameters
     ----------
@@ -139,9 +141,9 @@ def grid(headings: Sequence[str], rows: Iterable[Sequence[str]], *, total: bool 
         bold = ";font-weight:bold" if total and k == len(made) - 1 else ""
         body.append(f"<tr>{''.join(cell('td', i, c, bold) for i, c in enumerate(row))}</tr>")
     return (
-        '<table style="border-collapse:collapse;margin:.4em 0;color:inherit;font-size:inherit;'
-        f'background:transparent"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table>"
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:.4em 0;'
+        f'color:inherit;font-size:inherit;background:transparent"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 

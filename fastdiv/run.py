@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from fastdiv.backends import resolve
 from fastdiv.errors import DataError, UsageError
+from fastdiv.explain.pair import epochs_in_words
 from fastdiv.metrics import EPOCH_METRICS, TRANSITION_METRICS, EpochRow, PairRow, table
 from fastdiv.run_directory import (
     check_target,
@@ -29,6 +30,7 @@ from fastdiv.store import Store
 from fastdiv.tables import History, Samples, epoch_row, pair_row, sample_batches, sample_schema
 
 if TYPE_CHECKING:
+    from fastdiv.explain.chance.change import Change
     from fastdiv.explain.explanation import Explanation
     from fastdiv.explain.view import SplitView
     from fastdiv.render.pictures.plots import Plots
@@ -231,7 +233,7 @@ class Run:
         write_report(self, path, compare=compare, splits=splits, plotly=plotly, links=links)
 
     def compare(self, a: int | str, b: int | str) -> pa.Table:
-        """Compare any two epochs.
+        """Compare any two epochs, as a table; `change` says the same to people, with intervals.
 
         Parameters
         ----------
@@ -251,12 +253,18 @@ class Run:
         a, b = self.number(a), self.number(b)
         rows = [self._pair(samples, a, b) for samples in self._samples if _has(samples, a, b)]
         if not rows:
-            kept = sorted({e for s in self._samples for e in s.store.files})
-            raise UsageError(
-                f"no split has stored scores of epochs {a} and {b}: there are "
-                f"{', '.join(map(str, kept)) or 'none'}"
-            )
+            kept = epochs_in_words({e for s in self._samples for e in s.store.files})
+            raise UsageError(f"no split has stored scores of epochs {a} and {b}: there are {kept}")
         return table(TRANSITION_METRICS, rows)
+
+    def change(self, a: int | str, b: int | str, *, split: str | None = None) -> Change:
+        """Compare any two epochs of a split, to be printed, or shown by a notebook.
+
+        Says how loss and accuracy changed, with intervals and p-values, and what the samples that
+        went right → right, right → wrong … add to the change in loss. Parameters and errors are
+        those of `explain`.
+        """
+        return self.split(split).change(a, b)
 
     def number(self, epoch: int | str) -> int:
         """Return the number of an epoch, which may be given by name."""

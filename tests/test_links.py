@@ -16,6 +16,7 @@ import fastdiv
 from fastdiv.errors import UsageError
 from fastdiv.rereading.addresses import address, address_of_id
 from fastdiv.rereading.links import link_column, links
+from fastdiv.scan import Scan
 from fastdiv.sources.parquet import ParquetContainer
 
 
@@ -56,7 +57,8 @@ def test_what_is_an_address(text, wanted):
         "data:text/html,<script>alert(1)</script>", "vbscript:x", "blob:https://a.org/1",
         "view-source:https://a.org", "mailto:a@b.org", "about:blank", "x:y", "feed:javascript:1",
         "https://a.org/\x07", "https://a.org/\u202ex", "https:", "https:///x", "http:a.org",
-        "http:\\\\a.org", "https://a.org\\@b.org", "https://[::1", "file://server/share",
+        "http:\\\\a.org", "https://a.org\\@b.org", "https://[::1", "file://server/share", "file:////server/share",
+        "file://localhost//server/share",
         "file:x.png", "//server/share", "\\\\server\\share", "/\\server/x", "\\/server/x",
         "", "   ", "https://a.org/" + "x" * 3000,
     ],
@@ -358,3 +360,29 @@ def test_the_summary_says_which_files_were_read(tmp_path):
     ]  # fmt: skip
     assert all(Path(p["path"]).stat().st_size == p["bytes"] for p in dump["parts"])
     assert dump["columns"] == {"id": "sample_id", "epoch": None, "split": None}
+
+
+def test_a_file_that_is_taken_away_while_it_is_read_is_recorded_all_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "dump.parquet"
+    write(table(make((0,), n=12)[0]), path)
+    original = Scan.summary
+
+    def summary(self):
+        path.unlink()  # all is read by now
+        return original(self)
+
+    monkeypatch.setattr(Scan, "summary", summary)
+    (part,) = fastdiv.analyze(path).summary["dump"]["parts"]
+    assert part["path"] == str(path)
+    assert part["bytes"] is None
+
+
+def test_a_run_without_a_record_of_its_dump_has_no_links(tmp_path):
+    dump = make((0,), n=12)
+    run = fastdiv.analyze(write_epochs(tmp_path / "dump", dump))
+    one = int(dump[0].ids[0])
+    assert links(run, run.split(), [one]) == wanted_of([one])
+    del run.summary["dump"]  # as versions before this record saved it
+    assert links(run, run.split(), [one]) == {}
+    with pytest.raises(UsageError, match="does not say which files"):
+        links(run, run.split(), [one], "url")

@@ -21,7 +21,7 @@ from fastdiv.render.text import _Console, show
 
 NAMES = (
     "a|b|c", "`code` ``more``", "*bold* **very**", "_under_ __score__", "<script>alert(1)</script>",
-    "@octocat and x@y.zz", "#12 GH-7 org/repo#3", "[a](https://evil.example) ![i](x.png)",
+    "@octocat and x@y.zz", "#" + "12 GH-7 org/repo#3", "[a](https://evil.example) ![i](x.png)",
     "https://evil.example/www.evil.example", "line\n\n# heading\n- item", "</details><b>",
     "~~gone~~ :smile: $x$", "\\|\\`back", "\u202eturned", "&lt;img src=x&gt; &amp;", "z" * 10_000,
 )  # fmt: skip
@@ -238,7 +238,10 @@ def test_commands_print_markdown_and_json(run, tmp_path, cli):
     assert explained.startswith("**val: from epoch 0 to 2 loss ")
     assert explained.count("<details>") >= 1
     compared = cli("compare", tmp_path / "run", 0, 2, "--format", "markdown").out
-    assert len(tables_in(compared)) == 1
+    cells, intervals = tables_in(compared)
+    assert len(cells) == 7
+    change = run.change(0, 2)
+    assert intervals[1][2] == f"{change.loss.low:+.4f} to {change.loss.high:+.4f}"
     for command in (("explain",), ("explain", 0, 2, "--all"), ("compare", 0, 2)):
         name, *rest = command
         old = cli(name, tmp_path / "run", *rest, "--json")

@@ -1,5 +1,6 @@
 """What notebooks show: small HTML that is well-formed, without scripts, whatever names hold."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -11,6 +12,7 @@ from dumps import arrays, make
 
 import fastdiv
 from fastdiv import markup
+from fastdiv.explain.pair import CELLS
 from fastdiv.explain.view import SplitView
 from fastdiv.render import notebook
 from fastdiv.render.pictures.picture import COLOURS
@@ -119,7 +121,60 @@ def test_an_explanation_and_a_change(run):
     assert f"{change.loss.mean:+.4f}" in text
     assert f"{change.loss.low:+.4f} to {change.loss.high:+.4f}" in text
     assert f"{100 * change.delta_accuracy:+.2f}" in text
-    assert f"{change.n_wrong_to_right:,} wrong → right" in text
+    assert "95 % interval" in text
+    (row,) = (r for r in run.compare(0, 11).to_pylist() if r["split"] == "val")
+    for cell in change.cells:
+        assert cell.n == row[cell.name]
+        assert cell.value == pytest.approx(row[f"delta_loss_{cell.name}"], abs=1e-9)
+        added = f"{cell.value:+.4f}" if cell.value else "0.0000"
+        assert f"{CELLS[cell.name]} {cell.n:,} {cell.n / change.n:.1%} {added}" in text
+    assert f"all {change.n:,} {change.loss.mean:+.4f}" in text
+    shown = re.sub(r"\s+", " ", str(change))
+    for words in text.split(" samples that went")[0].split("  "):
+        assert words in shown
+    assert run.change(0, 11) == run.change(0, 11, split="val") == change
+    assert run.change(0, 1, split="train").split == "train"
+
+
+def test_a_change_of_epochs_with_names_and_infinite_losses():
+    rows = make((0, 1))
+    rows[1].x[np.arange(15), rows[1].y[:15]] = -np.inf
+    run = fastdiv.analyze(arrays(rows))
+    run.summary["epoch_names"] = {"0": "base", "1": "tuned"}
+    change = run.change("base", "tuned")
+    assert change.labels == ("base", "tuned")
+    (row,) = run.compare("base", "tuned").to_pylist()
+    assert [cell.n for cell in change.cells] == [row[cell.name] for cell in change.cells]
+    finite = 40 - 15
+    assert change.loss.n == finite == row["n"] - row["n_infinite"]
+    assert sum(c.value for c in change.cells) == pytest.approx(change.loss.mean)
+    left = "15 with an infinite loss have no part in the change in loss: of 15 it became infinite"
+    for text in (said(change), str(change)):
+        assert "from epoch base to tuned: " in text
+        assert left in text
+    plain = json.loads(json.dumps(change.to_dict(), allow_nan=False))
+    assert [cell["name"] for cell in plain["cells"]] == list(CELLS)
+    assert plain["name_to"] == "tuned"
+    assert [c.labels for c in run.split().changes()] == [("base", "tuned")]
+
+
+def test_bars_of_cells_are_as_long_as_what_they_add(run):
+    change = run.change(0, 11)
+    reader = read(change)
+    assert reader.tags.count("rect") == len(CELLS)
+    widths = [float(v) for k, v in reader.attributes if k == "width" and float(v) != 160]
+    nats = np.abs([cell.value for cell in change.cells])
+    scale = 156 / (
+        max(0.0, *(c.value for c in change.cells)) - min(0.0, *(c.value for c in change.cells))
+    )
+    np.testing.assert_allclose(widths, np.maximum(nats * scale, 0.5), atol=0.11)
+
+
+@pytest.mark.parametrize("thing", ["run", "explanation", "change"])
+def test_tables_scroll_where_there_is_no_room(run, thing):
+    shown = {"run": run, "explanation": run.explain(), "change": run.change(0, 11)}[thing]
+    text = shown._repr_html_()
+    assert text.count("<table") == text.count('<div style="overflow-x:auto"><table') > 0
 
 
 def test_bars_of_causes_add_up_to_the_change(run):
@@ -212,12 +267,15 @@ def test_poor_runs():
     assert "no sample is in both" in said(nothing.split().change(0, 1))
     one = fastdiv.analyze(arrays(make((5,))))
     assert "at 5" in re.sub(r"\s+", " ", said(one))
-    assert read(one).tags.count("circle") == 4
+    assert read(one).tags.count("circle") == 0  # of one epoch, no line is drawn
+    assert "lowest" not in said(one)
+    assert "run.explain()" not in said(one)  # it would find nothing to explain
     rows = make((0, 1, 2))
     rows[0].x[np.arange(40), rows[0].y] = -np.inf
     infinite = fastdiv.analyze(arrays(rows))
     assert infinite.summary["splits"][0]["epoch_lowest_loss"] == 2
     assert "at 2" in re.sub(r"\s+", " ", said(infinite))
+    assert "40 have an infinite loss, and no part in its mean" in said(infinite)
     assert "cannot be divided" in said(infinite.split().explain(0, 1))
     said(infinite.split().change(0, 1))
     for scores in ("slim", "rolling"):

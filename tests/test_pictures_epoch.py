@@ -211,7 +211,7 @@ def test_concentration_lies_on_the_curve_of_the_sorted_losses(many):
         first, second = (int(s) for s in re.findall(r"about (\d+) %", said))
         for share, told in ((0.01, first), (0.1, second)):
             assert abs(told - 100 * np.interp(share, whole_x, whole_y)) < 2.5
-        half = float(re.search(r"lies with ([\d.]+) %", said)[1]) / 100
+        half = float(re.search(r"worst ([\d.]+) % carry half", said)[1]) / 100
         assert abs(np.interp(half, whole_x, whole_y) - 0.5) < 0.02
 
 
@@ -589,7 +589,16 @@ def test_epochs_are_thinned_out_where_they_would_take_long(two):
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.5, "50.0 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (0.99991, "99.99 %"), (1e-12, "1e-10 %")],
+    [
+        (0.5, "50.0 %"),
+        (0.0, "0.0 %"),
+        (1.0, "100.0 %"),
+        (0.99991, "99.99 %"),
+        (1e-12, "1e-10 %"),
+        (0.99996, "99.996 %"),
+        (1 - 1e-9, "nearly 100 %"),
+        (4e-4, "0.04 %"),
+    ],
 )
 def test_a_share_that_is_not_all_is_not_written_as_all(share, text):
     assert single_epochs.percent(share) == text

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from dumps import Rows, arrays, make
 from scipy.optimize import minimize_scalar
@@ -18,7 +19,7 @@ from fastdiv.render.pictures.class_changes import class_changes
 from fastdiv.render.pictures.epoch_axis import EpochAxis
 from fastdiv.render.pictures.flow import flow
 from fastdiv.render.pictures.loss_accuracy import loss_accuracy
-from fastdiv.render.pictures.picture import escaped, pair_key, plain
+from fastdiv.render.pictures.picture import escaped, pair_key, plain, signed
 from fastdiv.render.pictures.refinement import refinement
 
 HOSTILE = ["<b>a</b>", "$x$ %{y} &amp;", "z" * 10_000, "\u202eright\nto\tleft"]
@@ -360,7 +361,7 @@ def test_causes_add_up_to_the_change():
         assert set(bars["measure"][:-1]) <= {"relative"}
         assert sum(bars["x"][:-1]) == pytest.approx(explanation.delta_loss, abs=1e-9)
         assert bars["x"][-1] == explanation.delta_loss
-        assert bars["text"][-1] == wording.signed(explanation.delta_loss)
+        assert bars["text"][-1] == signed(explanation.delta_loss)
         low, high = frame.layout["xaxis.range"]
         ends = np.cumsum([0.0, *bars["x"][:-1]])
         assert low < ends.min() < ends.max() < high
@@ -402,16 +403,16 @@ def test_flow_counts_samples_between_any_two_epochs():
             ("wrong", "wrong, another prediction"): ~was & ~is_ & ~same,
         }
         assert counted == {k: int(m.sum()) for k, m in wanted.items() if m.any()}
-        assert f"right: {was.sum():,} ({was.mean():.1%})" in labels
+        assert f"right: {was.sum():,} ({100 * was.mean():.1f} %)" in labels
         moved = losses(dump[b].x, dump[b].y) - losses(dump[a].x, dump[a].y)
         hover = link["customdata"][ends.index(("wrong", "right"))]
-        assert f"{moved[~was & is_].sum() / 200:+.4f} nats" in hover
+        assert f"{signed(moved[~was & is_].sum() / 200)} nats" in hover
 
 
 def test_flow_tells_who_came_and_who_went(runs):
     picture = flow(runs("coming and going").split(), [(0, 1)])
     (data,), _ = picture.chosen()
-    assert {"gone: 10 (10.0%)", "new: 20 (20.0%)"} <= set(data["node"]["label"])
+    assert {"gone: 10 (10.0 %)", "new: 20 (20.0 %)"} <= set(data["node"]["label"])
     assert "10 were only in the first, 20 only in the second" in picture.frame().text
 
 
@@ -462,12 +463,12 @@ def test_all_but_the_largest_classes_are_one_bar():
     rest = np.setdiff1d(np.arange(30), shown)
     # Told in numbers: drawn, its bar would be many times those of the classes.
     told = {note["xref"]: note["text"] for note in frame.layout["annotations"]}
-    for axis, values, form in (("x", loss, "+.4f"), ("x2", points, "+.2f")):
+    for axis, values, digits in (("x", loss, 4), ("x2", points, 2)):
         drawn = frame.data[axis == "x2"]["x"][-1]
         large = abs(values[rest].sum()) > 4 * abs(values[shown]).max()
         assert (drawn is None) == large
         if large:
-            assert told[axis] == f"{values[rest].sum():{form}}"
+            assert told[axis] == signed(values[rest].sum(), digits)
     size = np.maximum(abs(loss) / abs(loss).max(), abs(points) / abs(points).max())
     assert size[shown].min() >= size[rest].max()
 
@@ -573,3 +574,47 @@ def test_plots_say_what_they_can_draw(runs):
     said = repr(runs("splits").plot)
     for name in (*OVER_EPOCHS, *OF_PAIRS, *OF_EPOCHS):
         assert name in said
+
+
+def test_numbers_have_a_sign_that_is_one_of_minus():
+    assert [signed(x) for x in (0.5, -0.5, 0.0, -0.0, -1e-9)] == [
+        "+0.5000", "−0.5000", "0.0000", "0.0000", "0.0000",
+    ]  # fmt: skip
+    assert signed(-1.234, 2) == "−1.23"
+
+
+def test_where_no_loss_is_finite_the_accuracy_is_told():
+    n = 30
+    y = np.arange(n) % 3
+    x = np.zeros((n, 3))
+    x[np.arange(n), y] = -np.inf
+    x[np.arange(n), (y + 1) % 3] = 1.0
+    picture = check(loss_accuracy(fastdiv.analyze({0: (x, y), 1: (x, y)})))
+    assert picture.text == "The accuracy is highest in epoch 0 (0.00 %); no loss is finite."
+
+
+def test_a_class_that_lowered_the_loss_is_told_though_none_raised_it():
+    y = np.arange(40) % 2
+    x = np.where(y[:, None] == np.arange(2), 0.5, 0.0)
+    picture = class_changes(
+        fastdiv.analyze({0: (x, y), 1: (4 * x, y)}, kind="logits").split(), [(0, 1)]
+    )
+    assert "class 0 lowered the mean loss most" in picture.frame().text
+    x[:4] = -x[:4]
+    worse = class_changes(fastdiv.analyze({0: (-x, y), 1: (x, y)}, kind="logits").split(), [(0, 1)])
+    assert "gained most accuracy" in worse.frame().text
+
+
+def test_flow_without_a_sample_in_common_says_so():
+    def rows(first):
+        ids = np.arange(first, first + 10)
+        return {"logits": np.eye(3)[ids % 3].tolist(), "label": ids % 3, "sample_id": ids}
+
+    run = fastdiv.analyze(
+        [pa.table({**rows(10 * e), "epoch": np.full(10, e)}) for e in range(2)], kind="logits"
+    )
+    text = flow(run.split(), [(0, 1)]).frame().text
+    assert text == (
+        "From epoch 0 to 1 no sample can be compared. Left out: 10 were only in the first, 10 only "
+        "in the second."
+    )

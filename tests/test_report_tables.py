@@ -240,7 +240,7 @@ def test_a_thousand_classes_and_99_pairs_are_quick_and_small():
     run.classes = pa.concat_tables(parts)
 
     class View:
-        split, _run = None, run
+        split, _run, classes = None, run, run.classes
 
     pairs = [(e, e + 1) for e in range(n_epochs - 1)]
     began = time.process_time()
@@ -309,7 +309,7 @@ def test_where_all_is_right_there_is_no_confusion():
     made = confusions(view, [1])
     check(made)
     assert made.chosen()["n"] == []
-    assert "all 20 samples are predicted rightly" in made.frames["1"].text
+    assert "no sample of 20 is wrong" in made.frames["1"].text
     check(suspects(view))
     assert suspects(view).values["id"] == []
 
@@ -359,7 +359,48 @@ def test_infinite_losses_come_first():
     check(made)
     assert made.chosen("0→1")["delta"][:2] == ["inf", "inf"]
     assert made.chosen("1→0")["delta"][:2] == ["-inf", "-inf"]
-    assert "2 became infinite" in made.frames["0→1"].text
+    assert "2 of them became infinite" in made.frames["0→1"].text
+
+
+def test_losses_that_are_infinite_in_both_epochs_do_not_count_as_unmoved():
+    dump = make(epochs=(0, 1), n=40, c=3, seed=5)
+    for rows in dump.values():
+        rows.x[[4, 9], rows.y[[4, 9]]] = -np.inf
+    view = fastdiv.analyze(arrays(dump)).split()
+    made = moved(view, [(0, 1)])
+    check(made)
+    before, after = (losses_of(rows)[0] for rows in dump.values())
+    delta = after[np.isfinite(before)] - before[np.isfinite(before)]
+    assert made.chosen()["delta"][-2:] == [None, None]
+    text = made.frames["0→1"].text
+    assert "that of 2 is infinite in both" in text
+    assert f"of {delta.mean():+.4f} nats to the mean".replace("-", "−") in text
+
+
+def test_where_no_loss_is_finite_the_accuracy_is_told():
+    dump = make(epochs=(0, 1), n=20, c=3)
+    for rows in dump.values():
+        rows.x[:] = 0
+        rows.x[np.arange(20), rows.y] = -np.inf
+    run = fastdiv.analyze(arrays(dump))
+    said = "2 epochs: no loss is finite, the highest accuracy 0.00 % in epoch 0."
+    assert epochs(run.split()).text == said
+
+
+def test_names_of_epochs_are_on_one_line_and_cut_in_sentences():
+    dump = make(epochs=(0, 1), n=40, c=3)
+    name = "a\nb" + 500 * "x"
+    run = fastdiv.analyze(arrays(dump))
+    run.summary["epoch_names"] = {"0": name, "1": "end"}
+    view = run.split()
+    tables = [
+        epochs(view), moved(view, [(0, 1)]), classes(view, [(0, 1)]), worst(view, [0]),
+        confusions(view, [0]), suspects(view),
+    ]  # fmt: skip
+    for made in tables:
+        texts = [made.text, *(frame.text for frame in made.frames.values())]
+        assert all("\n" not in text and len(text) < 400 for text in texts), made.name
+    assert "a bxxx" in worst(view, [0]).frames["0"].text
 
 
 @pytest.mark.parametrize("k", [0, 1, 3, 10, 11])
@@ -391,8 +432,8 @@ def test_who_moved_most_by_numpy():
         ]
         text = made.frames[pair_key(a, b)].text
         assert f"{(after > before).sum():,} samples rose" in text
-        assert f"of {(after - before).mean():+.4f} nats" in text
-        assert f"add {(after - before)[order].sum() / 300:+.4f}" in text
+        assert f"of {(after - before).mean():+.4f} nats".replace("-", "−") in text
+        assert f"add {(after - before)[order].sum() / 300:+.4f}".replace("-", "−") in text
 
 
 def test_suspects_are_those_of_the_split_and_counted_in_all():

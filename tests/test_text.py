@@ -4,15 +4,16 @@ import io
 import json
 import math
 import re
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import numpy as np
 import pytest
 from dumps import arrays, make
 
 import fastdiv
-from fastdiv.markup import printable, printable_id
-from fastdiv.render import charts, sections
+from fastdiv.explain.pair import epochs_in_words
+from fastdiv.markup import code, printable, printable_id
+from fastdiv.render import charts, found, sections
 from fastdiv.render.blocks import as_data
 from fastdiv.render.text import _Console, show
 
@@ -68,13 +69,13 @@ def printed(blocks, **options):
 
 def section(data, title):
     """Return what is under a title."""
-    (found,) = [b for b in data if b.get("heading", "").startswith(title)]
-    return found["blocks"]
+    (one,) = [b for b in data if b.get("heading", "").startswith(title)]
+    return one["blocks"]
 
 
 def table_of(blocks):
-    (found,) = [b for b in blocks if "rows" in b]
-    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+    (one,) = [b for b in blocks if "rows" in b]
+    return [dict(zip(one["columns"], row, strict=True)) for row in one["rows"]]
 
 
 # what it says -----------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def test_numbers_are_those_of_numpy(run, dump):
     loss, accuracy = next(d["series"] for d in data if "series" in d)
     np.testing.assert_allclose(loss["values"], list(mean.values()), rtol=1e-6)
     np.testing.assert_allclose(accuracy["values"], list(right.values()))
-    assert f"first {mean[0]:.4f}, lowest {min(mean.values()):.4f} at epoch " in loss["words"]
+    assert f"first {mean[0]:.4f}, lowest ▼ {min(mean.values()):.4f} at epoch " in loss["words"]
     assert loss["words"].endswith(f"last {mean[19]:.4f}")
     rows = dump[b]
     y, p = rows.y, rows.x.argmax(1)
@@ -241,9 +242,9 @@ def test_nothing_hostile_reaches_the_terminal(hostile, tmp_path, cli):
     assert "[bold]rich[/bold]" in shown  # not markup
     assert re.search(r"x{25,}…", shown)
     assert "\nbreak" not in shown
-    why = str(hostile.explain(0, 2))
-    assert controls(why) == []
-    assert "x" * 70 not in why
+    for said in (str(hostile.explain(0, 2)), str(hostile.change(0, 2))):
+        assert controls(said) == []
+        assert "x" * 70 not in said
     with pytest.raises(fastdiv.UsageError):
         hostile.explain("gone", "gone too")
 
@@ -311,6 +312,7 @@ def test_what_an_encoding_lacks_is_drawn_in_ascii(run):
     assert charts.encodable("▁█│→ …é", "utf-8") == "▁█│→ …é"
     assert charts.encodable("▁█│→ …é", "latin-1") == "_#|> ~é"
     assert charts.encodable("▁猫", "ascii") == "_?"
+    assert charts.encodable(code(charts.balance(1.0, 1.0, 4)), "ascii") == "`  |##`"  # Markdown
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii")
     show(sections.whole(run), _Console(file=out, width=200))
@@ -327,3 +329,80 @@ def test_a_narrow_terminal_goes_without_bars_but_not_without_numbers(run):
     assert "│" in cells
     assert same.split() == cells.split("│")[0].replace("█", "").split()
     assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_a_narrow_terminal_breaks_sentences_once(run):
+    narrow = printed(sections.whole(run), width=50, force_terminal=True, color_system=None)
+    lines = narrow.splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("   Try: "))
+    advice = list(takewhile(lambda line: line.startswith("   "), lines[first:]))
+    (said,) = {c.advice for c in run.explain().causes if c.advice.startswith(advice[0][8:])}
+    sentence = " ".join(line.strip() for line in advice).split(" Samples: ")[0]
+    assert sentence == f"Try: {said}"
+    for line, following in pairwise(advice):  # none is broken where more would have found room
+        assert len(line) <= 50
+        assert len(f"{line} {following.split()[0]}") > 50 or "Samples:" in following
+
+
+def test_a_narrow_terminal_keeps_the_names_of_epochs(poor):
+    run = poor["named"]
+    run.summary["epoch_names"] = {"0": "resnet-50-baseline-seed-1", "1": "resnet-50-tuned-seed-1"}
+    wide = printed(sections.whole(run))
+    narrow = printed(sections.whole(run), width=80, force_terminal=True, color_system=None)
+    run.summary["epoch_names"] = {"0": "base", "1": "tuned"}
+    for text, last in ((wide, "wrong"), (narrow, "ece")):
+        (heading,) = [line for line in text.splitlines() if line.startswith("epoch  name")]
+        assert heading.split()[-1] == last
+        assert re.search(r"^ +0  resnet-50-baseline-seed-1 ", text, re.M)
+
+
+def test_epochs_with_infinite_losses_show_the_mean_of_the_others(poor):
+    run = poor["infinite losses"]
+    rows = table_of(section(as_data(sections.whole(run)), "Epochs"))
+    assert [row["infinite"] for row in rows] == run.epochs["n_infinite"].to_pylist() == [0, 20, 0]
+    assert [row["finite loss"] for row in rows] == run.epochs["loss_finite"].to_pylist()
+    assert all(math.isfinite(row["finite loss"]) for row in rows)
+    assert "; infinite losses left out\n" in printed(sections.whole(run))
+    lowest = run.summary["splits"][0]["epoch_lowest_loss"]
+    (marked,) = [line for line in printed(sections.whole(run)).splitlines() if "▼ " in line[:20]]
+    assert marked.split()[0] == str(lowest)
+
+
+def test_the_best_epoch_is_said_once(poor):
+    one, both = poor["one epoch"], poor["many classes"]
+    row = one.epochs.to_pylist()[0]
+    loss, accuracy = f"{row['loss']:.4f}", f"{row['accuracy']:.4f}"
+    only = f"loss {loss}, accuracy {accuracy} in epoch 7, the only one"
+    assert found.best_words(one, one.summary["splits"][0]) == only
+    entry = {**both.summary["splits"][0], "epoch_lowest_loss": 1, "epoch_highest_accuracy": 1}
+    row = both.epochs.to_pylist()[1]
+    words = f"lowest loss {row['loss']:.4f} and highest accuracy {row['accuracy']:.4f}, both at"
+    assert found.best_words(both, entry) == f"{words} epoch 1"
+
+
+def test_what_matters_comes_first(run):
+    said = printed(sections.whole(run))
+    order = ("loss: ", "cause ", "Which samples", "Suspect labels", "Epochs", "Provenance")
+    places = [said.index(f"\n{words}") for words in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds", "speed"),
+    [(1795, 1.0, "1,795 rows/s"), (10**6, 4.0, "0.25 million rows/s"), (5, 0.0, "rows/s")],
+)
+def test_speed(run, rows, seconds, speed):
+    assert speed in found.volume({**run.summary, "rows": rows, "elapsed_s": seconds}).text
+
+
+def test_messages_list_few_epochs(run, tmp_path, cli):
+    assert epochs_in_words([3, 1]) == "1, 3"
+    assert epochs_in_words(range(-5, 1000)) == "1,005 from -5 to 999"
+    assert epochs_in_words([]) == "none"
+    long = fastdiv.analyze({e: (np.eye(3, dtype=np.float32), np.arange(3)) for e in range(30)})
+    long.save(tmp_path / "run")
+    for arguments in (("compare", 0, 99), ("explain", 0, 99)):
+        command, *rest = arguments
+        ended = cli(command, tmp_path / "run", *rest)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.endswith("there are 30 from 0 to 29\n")

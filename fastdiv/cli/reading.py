@@ -63,7 +63,8 @@ READING = _options(
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: all processors."),
     click.option(
         "--scores", type=click.Choice(["all", "slim", "rolling"]), default="all", show_default=True,
-        help="Keep all that verdicts need, 21 bytes a sample, or only the last two epochs.",
+        help="Keep all that verdicts need, no more than 21 bytes a sample (slim), or the last two "
+        "epochs only (rolling).",
     ),
     click.option("--memory", metavar="4GB", help="Refuse to start where more may be needed."),
     click.option("--backend", type=click.Choice(CHOICES), default="auto", show_default=True),

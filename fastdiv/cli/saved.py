@@ -32,8 +32,12 @@ BROKEN = 1  # exit code of a check whose rules were broken
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of the table as JSON.")
 @DEBUG
 def compare(run: str, a: str, b: str, shape: str, as_json: bool, debug: bool) -> None:
-    """Say which samples moved the loss from epoch A to epoch B of a saved RUN."""
-    from fastdiv.render.found import pair
+    """Say which samples moved the loss from epoch A to epoch B of a saved RUN.
+
+    And whether loss and accuracy changed beyond chance.
+    """
+    from fastdiv.render.blocks import Gap
+    from fastdiv.render.found import beyond_chance, pair
 
     loaded = fastdiv.load(run)
     rows = loaded.compare(epoch_of(loaded, a), epoch_of(loaded, b)).to_pylist()
@@ -41,7 +45,12 @@ def compare(run: str, a: str, b: str, shape: str, as_json: bool, debug: bool) ->
         click.echo(json.dumps(rows, indent=2))
         return
     names = loaded.summary.get("epoch_names", {})
-    _print((block for row in rows for block in pair(row, names, bars=True)), shape)
+    blocks: list[Block] = []
+    for row in rows:
+        change = loaded.change(row["epoch_from"], row["epoch_to"], split=row["split"])
+        between = [Gap()] if blocks else []
+        blocks += [*between, *pair(row, names, bars=True), *beyond_chance(change)]
+    _print(blocks, shape)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -102,7 +111,7 @@ def explain(
 def show(run: str, split: str | None, shape: str, debug: bool) -> None:
     """Show all that a saved RUN tells: what the report holds, in text.
 
-    Epochs, why loss and accuracy moved, calibration, samples, labels, classes.
+    Why loss and accuracy moved, calibration, samples, labels, classes, epochs.
     """
     from fastdiv.render.sections import whole
 

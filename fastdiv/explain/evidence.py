@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fastdiv.errors import UsageError
+from fastdiv.explain.pair import epochs_in_words
 from fastdiv.stored import Stored
 from fastdiv.tables import Samples
 from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, VECTORS_UP_TO, Backend
@@ -229,7 +230,7 @@ class Evidence:
     def check(self, epoch: int) -> None:
         """Raise UsageError where no scores of an epoch are stored."""
         if epoch not in self.samples.store.files:
-            kept = ", ".join(map(str, self.epochs)) or "none"
+            kept = epochs_in_words(self.epochs)
             raise UsageError(f"no scores of epoch {epoch} are stored: there are {kept}")
 
     def _stored(self, epoch: int) -> Stored:

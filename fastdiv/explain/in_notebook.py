@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastdiv import markup
 from fastdiv.explain import wording
+from fastdiv.explain.chance import wording as chance
 
 if TYPE_CHECKING:
     from fastdiv.explain.chance.change import Change
     from fastdiv.explain.explanation import Explanation
 
 FINDINGS = 12  # sentences of findings that are shown
-WAYS = {"up": "rose", "down": "fell", "flat": "within noise"}
 
 
 def explanation_html(made: Explanation) -> str:
@@ -79,41 +78,16 @@ def short_id(sample_id: Any) -> int | str:
 
 
 def change_html(made: Change) -> str:
-    """Return the change in loss and accuracy with their intervals and p-values as HTML."""
-    of = "" if made.split is None else f"{markup.printable(made.split)}: "
-    where = f"{of}from epoch {made.epoch_from} to {made.epoch_to}"
-    if made.delta_accuracy is None:
-        return markup.panel(markup.paragraph(f"{where} no sample is in both", strong=True))
-    loss, accuracy = WAYS[made.direction_loss], WAYS[made.direction_accuracy]
-    headline = f"{where}: loss {loss}, accuracy {accuracy}; {made.n:,} samples"
-    test = made.loss
-    rows = [
-        ("loss, nats", f"{test.mean:+.4f}" if test.n else "–",
-         interval(test.low, test.high, "+.4f"), p_value(made.p_loss), loss),
-        ("accuracy, points", f"{100 * made.delta_accuracy:+.2f}",
-         interval(100 * made.accuracy_low, 100 * made.accuracy_high, "+.2f"),
-         p_value(made.p_accuracy), accuracy),
-    ]  # fmt: skip
-    flips = f"{made.n_right_to_wrong:,} went right → wrong, {made.n_wrong_to_right:,} wrong → right"
-    infinite = made.n_became_infinite, made.n_ceased_infinite
-    if any(infinite):
-        flips += f"; of {infinite[0]:,} the loss became infinite, of {infinite[1]:,} finite"
-    headings = ("change in", "estimate", "interval", "p", "")
-    escaped = [[markup.escaped(cell) for cell in row] for row in rows]
-    return markup.panel(
-        markup.paragraph(headline, strong=True),
-        markup.grid(headings, escaped),
-        markup.paragraph(f"{flips}.", faint=True),
-    )
-
-
-def interval(low: float, high: float, form: str) -> str:
-    """Write an interval; of one that is unbounded, that nothing can be said."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "not known"
-    return f"{low:{form}} to {high:{form}}"
-
-
-def p_value(p: float | None) -> str:
-    """Write a p-value; too small for a number, that it is below that."""
-    return "–" if p is None else f"{p:.2g}" if p else "< 1e-300"
+    """Return the change in loss and accuracy, and what each cell adds to the loss, as HTML."""
+    pieces = [markup.paragraph(chance.headline(made), strong=True)]
+    if made.delta_accuracy is not None:
+        headings, *rows = chance.interval_table(made)
+        pieces.append(markup.grid(headings, [list(map(markup.escaped, row)) for row in rows]))
+        headings, *rows = chance.cell_table(made)
+        nats = [cell.value or 0.0 for cell in made.cells]
+        ends = min(0.0, *nats), max(0.0, *nats)
+        bars = [*(markup.bar(0.0, x, *ends) for x in nats), ""]
+        cells = [[*map(markup.escaped, row), drawn] for row, drawn in zip(rows, bars, strict=True)]
+        pieces.append(markup.grid([*headings, ""], cells, total=True))
+    pieces += [markup.paragraph(note, faint=True) for note in chance.notes(made)]
+    return markup.panel(*pieces)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+LISTED = 20  # epochs that a message lists; of more, the first and the last
 CELLS = {
     "rr": "right → right",
     "rw": "right → wrong",
@@ -17,6 +18,14 @@ CELLS = {
 def epoch_label(epoch: int, names: Mapping[str, str]) -> str:
     """Return the name of an epoch that has one, else its number; `names` are a summary's."""
     return names.get(str(epoch), str(epoch))
+
+
+def epochs_in_words(epochs: Iterable[int]) -> str:
+    """Say which epochs there are."""
+    known = sorted(epochs)
+    if len(known) > LISTED:
+        return f"{len(known):,} from {known[0]} to {known[-1]}"
+    return ", ".join(map(str, known)) or "none"
 
 
 def sentence(row: dict[str, Any], names: Mapping[str, str]) -> str:

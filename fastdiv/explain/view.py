@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +30,7 @@ from fastdiv.explain.explanation import Explanation
 from fastdiv.explain.findings import beside_training, findings
 from fastdiv.explain.labels.joint import ConfidentJoint, joint_of
 from fastdiv.explain.labels.suspects import confident_elsewhere, suspects
+from fastdiv.explain.pair import epochs_in_words
 from fastdiv.explain.ranking.change import RankingChange, ranking_change
 from fastdiv.explain.ranking.one_vs_rest import ranking
 from fastdiv.explain.ranking.thresholds import accuracy_by_threshold
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fastdiv.run import Run
 
 Epoch = int | str
+Named = TypeVar("Named", Change, Explanation)
 TRAINING = ("train", "training", "fit")
 
 
@@ -140,9 +142,7 @@ class SplitView:
             start = self._run.number(a)
         for epoch in (start, end):
             if epoch is not None and epoch not in rows:
-                raise UsageError(
-                    f"there is no epoch {epoch}: there are {', '.join(map(str, order))}"
-                )
+                raise UsageError(f"there is no epoch {epoch}: there are {epochs_in_words(order)}")
         if start is None or end is None:
             return None, rows.get(end) if end is not None else None, None
         return rows[start], rows[end], self.transition(start, end)
@@ -169,9 +169,7 @@ class SplitView:
         pair = self.pair(a, b)
         made = explain_pair(pair)
         found = [*made.findings, *findings(pair, made), *self._beside()]
-        names = self._run.summary.get("epoch_names", {})
-        ends = (names.get(str(made.epoch_from)), names.get(str(made.epoch_to)))
-        return replace(made, findings=tuple(found), name_from=ends[0], name_to=ends[1])
+        return self._named(replace(made, findings=tuple(found)))
 
     def _beside(self) -> list[Any]:
         """Return what a training split beside this one tells."""
@@ -183,13 +181,24 @@ class SplitView:
         return [] if finding is None else [finding]
 
     def change(self, a: Epoch, b: Epoch) -> Change:
-        """Return the change in loss and accuracy with their intervals and p-values."""
-        return change(self.pair(a, b))
+        """Return the change in loss and accuracy with their intervals and p-values.
+
+        Also what the samples that went right → wrong, wrong → right … add to it: print it, or
+        let a notebook show it.
+        """
+        return self._named(change(self.pair(a, b)))
 
     def changes(self) -> list[Change]:
         """Return all changes between consecutive epochs, adjusted for their number (Holm)."""
         kept = self.evidence.epochs
-        return changes(self.evidence.pair(a, b) for a, b in pairwise(kept))
+        made = changes(self.evidence.pair(a, b) for a, b in pairwise(kept))
+        return [self._named(one) for one in made]
+
+    def _named(self, made: Named) -> Named:
+        """Return a change or an explanation with the names of its epochs."""
+        names = self._run.summary.get("epoch_names", {})
+        before, after = (names.get(str(epoch)) for epoch in (made.epoch_from, made.epoch_to))
+        return replace(made, name_from=before, name_to=after)
 
     def accounts(self, a: Epoch, b: Epoch) -> dict[str, Any]:
         """Return all exact accounts of the change in loss and Brier score, as plain data."""
@@ -278,7 +287,7 @@ class SplitView:
         Default: the epochs of lowest loss and of highest accuracy; where their scores are not
         stored, the first and the last that are.
         """
-        a, b = self._best(a, b)
+        a, b = self.suspect_epochs(a, b)
         return suspects(self.pair(a, b), self.samples, rank_by=rank_by, limit=limit)
 
     def confident_joint(self, epoch: Epoch) -> ConfidentJoint | None:
@@ -353,7 +362,8 @@ class SplitView:
         entry = next(e for e in self._run.summary["splits"] if e["split"] == self.split)
         return {key: value for key, value in entry.items() if key.startswith("epoch_")}
 
-    def _best(self, a: Epoch | None, b: Epoch | None) -> tuple[Epoch, Epoch]:
+    def suspect_epochs(self, a: Epoch | None = None, b: Epoch | None = None) -> tuple[int, int]:
+        """Return the two epochs that `suspects` takes."""
         best = self.best_epochs()
         chosen = (
             best["epoch_lowest_loss"] if a is None else a,
@@ -364,7 +374,7 @@ class SplitView:
             chosen = (kept[0] if a is None else a, kept[-1] if b is None else b)
         if chosen[0] is None or chosen[1] is None:
             raise UsageError("no sample is valid: nothing can be said of any epoch")
-        return chosen[0], chosen[1]
+        return self._run.number(chosen[0]), self._run.number(chosen[1])
 
 
 def _of_split(table: pa.Table, split: str | None) -> pa.Table:

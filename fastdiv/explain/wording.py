@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fastdiv.explain.explanation import Cause, Explanation
 
 WRAP = 96  # columns of a sentence
+INDENT = "   "
 WORTH_A_LINE = 0.05  # of the largest term: what is smaller, and no cause, is not told apart
 WAYS = {"up": "rose", "down": "fell", "flat": "did not move beyond noise"}
 ENTANGLED = 5.0  # times less, after all others, than what is credited
@@ -141,9 +142,9 @@ def share(x: float | None) -> str:
     return "0%" if text == "-0%" else text
 
 
-def indented(text: str) -> str:
-    """Break a sentence into lines."""
-    return textwrap.indent(textwrap.fill(text, WRAP), "   ")
+def indented(text: str, width: int = WRAP) -> str:
+    """Break a sentence into lines of at most `width` characters, and indent them."""
+    return textwrap.indent(textwrap.fill(text, width), INDENT)
 
 
 def as_text(made: Explanation) -> str:

@@ -74,12 +74,15 @@ class Listing:
         A sign to put before the value in a row and column, which stands out.
     strong : tuple of int
         Rows that are sums.
+    optional : int
+        How many columns, the last before what is drawn, may be left out of a narrow terminal.
     """
 
     fields: tuple[Field, ...]
     rows: tuple[tuple[Any, ...], ...]
     marks: dict[tuple[int, int], str] = field(default_factory=dict)
     strong: tuple[int, ...] = ()
+    optional: int = 0
 
     def written(self) -> list[list[str]]:
         """Return the cells as text."""

@@ -10,7 +10,7 @@ INFINITE = "∞"
 WIDTH = 60  # characters of a sparkline
 BAR = 24  # characters of the longest bar; of a signed one, half of them to either side
 # One character for one, so that columns stay where they are.
-ASCII = str.maketrans(f"{LEVELS}│∞→…–▼▲◆⋮×·", "_.-:=+*#|!>~-v^o:x.")
+ASCII = str.maketrans(f"{LEVELS}│∞→…–▼▲◆⋮×·\xa0", "_.-:=+*#|!>~-v^o:x. ")
 
 
 def encodable(text: str, encoding: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastdiv.explain.chance.wording import interval_table
 from fastdiv.explain.pair import CELLS, epoch_label, sentence
 from fastdiv.explain.view import TRAINING
 from fastdiv.markup import printable
@@ -20,11 +21,15 @@ from fastdiv.render.blocks import (
 )
 
 if TYPE_CHECKING:
+    from fastdiv.explain.chance.change import Change
     from fastdiv.run import Run
 
 MOST_EPOCHS = 12  # shown in a table
+MILLIONS = 1e5  # rows a second, from which they are told in millions
 INVALID_SHOWN = 3  # places of each reason
 PATHS = 20_000  # characters of a line that names files: these are there to be copied
+OF_ONE_SPLIT = ("confidence", "brier", "ece", "loss_right", "loss_wrong")  # where there is room
+TITLES = {"loss_finite": "finite loss", "n_infinite": "infinite"}
 ROLES = ("files", "id", "label", "predictions", "kind", "epoch", "split")
 
 
@@ -47,9 +52,11 @@ def source(summary: Mapping[str, Any]) -> Iterator[Block]:
 def volume(summary: Mapping[str, Any]) -> Sentence:
     """Say how much was read, and how fast."""
     rows, seconds = summary["rows"], summary["elapsed_s"]
+    rate = rows / max(seconds, 1e-9)
+    speed = f"{rate / 1e6:.2f} million" if rate >= MILLIONS else f"{rate:,.0f}"
     return Sentence(
         f"{rows:,} rows × {summary['classes']} classes of {summary['kind']} in {seconds:.2f} s "
-        f"({rows / max(seconds, 1e-9) / 1e6:.2f} million rows/s; {summary['backend']['on']}, "
+        f"({speed} rows/s; {summary['backend']['on']}, "
         f"{summary['threads']} threads)"
     )
 
@@ -136,15 +143,18 @@ def _some_splits(run: Run, rows: list[Any], splits: list[Any]) -> Listing:
         by_epoch.setdefault(row["epoch"], {})[row["split"]] = row
     best = {e["split"]: e for e in run.summary["splits"] if e["split"] in splits}
     names = run.summary.get("epoch_names", {})
-    metrics = ["loss", "accuracy", "ece"]
+    # An infinite mean says nothing: then the mean of the others does, and how many these are.
+    infinite = any(row["n_infinite"] for row in rows)
+    loss = ["loss_finite", "n_infinite"] if infinite else ["loss"]
+    metrics = [*loss, "accuracy", "ece"]
     if len(splits) == 1:
-        metrics = ["loss", "accuracy", "confidence", "brier", "ece", "loss_right", "loss_wrong"]
+        metrics = [*loss, "accuracy", *OF_ONE_SPLIT]
     fields = [Field("epoch", "epoch"), *([Field("name", "name")] if names else [])]
     for split in splits:
         for name in metrics:
-            words = name.replace("_", " ")
+            words = TITLES.get(name, name.replace("_", " "))
             title = words if split is None else f"{shown_split(split)} {words}"
-            fields.append(Field(title, "loss"))
+            fields.append(Field(title, "count" if name == "n_infinite" else "loss"))
     order = sorted(by_epoch)
     shown = epochs_that_matter(order, [e for entry in best.values() for e in best_of(entry)])
     made: list[tuple[Any, ...]] = []
@@ -161,13 +171,14 @@ def _some_splits(run: Run, rows: list[Any], splits: list[Any]) -> Listing:
         for split in splits:
             found = by_epoch[epoch].get(split)
             for name in metrics:
-                if name == "loss" and epoch == best[split]["epoch_lowest_loss"]:
+                if name == loss[0] and epoch == best[split]["epoch_lowest_loss"]:
                     marks[len(made), len(cells)] = "▼"
                 if name == "accuracy" and epoch == best[split]["epoch_highest_accuracy"]:
                     marks[len(made), len(cells)] = "▲"
                 cells.append(Absent if found is None else found[name])
         made.append(tuple(cells))
-    return Listing(tuple(fields), tuple(made), marks)
+    optional = len(OF_ONE_SPLIT) if len(splits) == 1 else 0
+    return Listing(tuple(fields), tuple(made), marks, optional=optional)
 
 
 def best_of(entry: Mapping[str, Any]) -> list[int]:
@@ -194,6 +205,12 @@ def best_words(run: Run, entry: Mapping[str, Any]) -> str | None:
     rows = {r["epoch"]: r for r in run.epochs.to_pylist() if r["split"] == entry["split"]}
     name = f"{shown_split(entry['split'])}: " if entry["split"] is not None else ""
     names = run.summary.get("epoch_names", {})
+    if lowest == highest:
+        loss, accuracy = (number(rows[lowest][key]) for key in ("loss_finite", "accuracy"))
+        at = label(lowest, names)
+        if entry["n_epochs"] == 1:
+            return f"{name}loss {loss}, accuracy {accuracy} in epoch {at}, the only one"
+        return f"{name}lowest loss {loss} and highest accuracy {accuracy}, both at epoch {at}"
     return (
         f"{name}lowest loss {number(rows[lowest]['loss_finite'])} at epoch {label(lowest, names)} "
         f"(accuracy {number(rows[lowest]['accuracy'])}); highest accuracy "
@@ -211,11 +228,7 @@ def best(run: Run, entry: Mapping[str, Any]) -> Iterator[Block]:
     yield Sentence(lead=words, tone="strong")
     split, (lowest, highest) = entry["split"], best_of(entry)
     names = run.summary.get("epoch_names", {})
-    if entry["n_epochs"] == 1:
-        return
     if lowest == highest:
-        by_both = label(lowest, names)
-        yield Sentence(f"Loss and accuracy agree: epoch {by_both} is the best by both.")
         return
     if split in TRAINING and len(run.summary["splits"]) > 1:
         return
@@ -259,3 +272,12 @@ def pair(row: Mapping[str, Any], names: Mapping[str, str], bars: bool = False) -
     ]
     if left_out:
         yield Sentence(f"Not in the change in loss: {', '.join(left_out)}.")
+
+
+def beyond_chance(made: Change) -> Iterator[Block]:
+    """Yield the intervals of a change in loss and accuracy, and their p-values."""
+    rows = interval_table(made)
+    if rows:
+        fields = tuple(Field(title, "text") for title in rows[0])
+        yield Gap()
+        yield Listing(fields, tuple(map(tuple, rows[1:])))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SPLITS = 12  # that are shown
 NAME = 32  # characters of a name in the table
 QUICK = 200_000  # samples up to which an explanation is made to be shown
-HINT = "run.explain() says more, run.report('report.html') shows all, run.split() takes it apart."
+HINT = "run.report('report.html') shows all, run.split() takes it apart."
 
 
 def run_html(run: Run) -> str:
@@ -23,26 +23,32 @@ def run_html(run: Run) -> str:
     summary = run.summary
     words = (
         f"{summary['rows']:,} rows × {summary['classes']:,} classes of {summary['kind']}"
-        f"{invalid_words(summary)}"
+        f"{invalid_words(run)}"
     )
     pieces = [markup.paragraph(words, strong=True), _splits(run)]
     if len(summary["splits"]) > SPLITS:
         more = len(summary["splits"]) - SPLITS
         pieces.append(markup.paragraph(f"{more:,} more splits are not shown.", faint=True))
-    pieces += _why(run)
-    pieces.append(markup.paragraph(HINT, faint=True))
+    why = _why(run)
+    hint = f"run.explain() says more, {HINT}" if why else HINT
+    pieces += [*why, markup.paragraph(hint, faint=True)]
     return markup.panel(*pieces)
 
 
-def invalid_words(summary: dict[str, Any]) -> str:
-    """Say how many rows are invalid, where any is."""
-    n = summary["invalid"]["n"]
-    return f"; {n:,} invalid rows are in no mean" if n else ""
+def invalid_words(run: Run) -> str:
+    """Say how many rows are invalid, and how many have an infinite loss, where any has."""
+    n = run.summary["invalid"]["n"]
+    infinite = sum(run.epochs["n_infinite"].to_pylist())
+    words = f"; {n:,} invalid rows are in no mean" if n else ""
+    return words + (
+        f"; {infinite:,} have an infinite loss, and no part in its mean" * bool(infinite)
+    )
 
 
 def _splits(run: Run) -> str:
     """Return the table of splits, with loss and accuracy drawn over epochs."""
     names = run.summary.get("epoch_names", {})
+    named = any(entry["split"] is not None for entry in run.summary["splits"])
     by_split: dict[str | None, list[dict[str, Any]]] = {}
     columns = ("split", "epoch", "loss_finite", "accuracy", "n_infinite")
     for row in run.epochs.select(columns).to_pylist():
@@ -51,9 +57,10 @@ def _splits(run: Run) -> str:
     for entry in run.summary["splits"][:SPLITS]:
         found = sorted(by_split.get(entry["split"], []), key=lambda r: r["epoch"])
         at = {r["epoch"]: i for i, r in enumerate(found)}
-        split = "" if entry["split"] is None else entry["split"]
-        cells = [f"<bdi>{markup.escaped(split, NAME)}</bdi>", f"{len(found):,}",
-                 f"{entry['n_samples']:,}"]  # fmt: skip
+        cells = [f"{len(found):,}", f"{entry['n_samples']:,}"]
+        if named:
+            split = "" if entry["split"] is None else entry["split"]
+            cells.insert(0, f"<bdi>{markup.escaped(split, NAME)}</bdi>")
         for key, column, colour, name in (
             ("epoch_lowest_loss", "loss_finite", markup.LOSS, "loss"),
             ("epoch_highest_accuracy", "accuracy", markup.ACCURACY, "accuracy"),
@@ -65,10 +72,13 @@ def _splits(run: Run) -> str:
                 epoch = markup.escaped(label(entry[key], names), NAME)
                 told = f"{number(values[best])} <small>at <bdi>{epoch}</bdi></small>"
             dashed = column == "accuracy"
-            cells += [told, markup.line(values, name, colour, dashed=dashed, mark=best)]
+            line = markup.line(values, name, colour, dashed=dashed, mark=best)
+            cells.append(f"<div>{told}</div>{line if len(values) > 1 else ''}")
         rows.append(cells)
-    headings = ("split", "epochs", "samples", "lowest loss", "loss", "highest accuracy", "accuracy")
-    return markup.grid(headings, rows)
+    several = run.epochs.num_rows > len(run.summary["splits"])
+    ends = ("lowest loss", "highest accuracy") if several else ("loss", "accuracy")
+    headings = ("epochs", "samples", *ends)
+    return markup.grid(("split", *headings) if named else headings, rows)
 
 
 def _why(run: Run) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
 MOST = 10  # samples, confusions and classes that are listed
 SIDE_BY_SIDE = 2  # splits in the table of epochs
-LINES = (("loss", "loss_finite", "lowest", min), ("accuracy", "accuracy", "highest", max))
+LOWEST, HIGHEST = "▼", "▲"  # below the lines, and in their words
+LINES = (
+    ("loss", "loss_finite", "lowest", min, LOWEST),
+    ("accuracy", "accuracy", "highest", max, HIGHEST),
+)
 
 
 def whole(run: Run, split: str | None = None) -> Iterator[Block]:
@@ -53,9 +57,10 @@ def whole(run: Run, split: str | None = None) -> Iterator[Block]:
     for entry in run.summary["splits"]:
         if split is None or entry["split"] == split:
             yield from sparklines(run, entry)
-    yield Details("Epochs", tuple(found.epochs(run, SIDE_BY_SIDE, split)))
     for view in views:
         yield from of_split(run, view)
+    yield Heading("The run")
+    yield Details("Epochs", tuple(found.epochs(run, SIDE_BY_SIDE, split)))
     yield from provenance(run)
 
 
@@ -68,10 +73,11 @@ def sparklines(run: Run, entry: dict[str, Any]) -> Iterator[Block]:
     names = run.summary.get("epoch_names", {})
     order = [r["epoch"] for r in rows]
     of = f"{found.shown_split(entry['split'])} " if entry["split"] is not None else ""
-    best = (("epoch_lowest_loss", "▼"), ("epoch_highest_accuracy", "▲"))
+    best = (("epoch_lowest_loss", LOWEST), ("epoch_highest_accuracy", HIGHEST))
     marks = tuple((order.index(e), sign) for key, sign in best if (e := entry[key]) in order)
+    infinite = any(r["n_infinite"] for r in rows)
     series = []
-    for title, column, extreme, choose in LINES:
+    for title, column, extreme, choose, sign in LINES:
         values = tuple(r[column] for r in rows)
         known = [v for v in values if v is not None and math.isfinite(v)]
         words = "no value is known"
@@ -79,9 +85,11 @@ def sparklines(run: Run, entry: dict[str, Any]) -> Iterator[Block]:
             end = choose(known)
             at = found.label(order[values.index(end)], names)
             words = (
-                f"first {number(values[0])}, {extreme} {number(end)} at epoch {at}, "
+                f"first {number(values[0])}, {extreme} {sign} {number(end)} at epoch {at}, "
                 f"last {number(values[-1])}"
             )
+        if column == "loss_finite" and infinite:
+            words += "; infinite losses left out"
         series.append(Series(f"{of}{title}", values, marks, words))
     yield Gap()
     yield Sparklines(tuple(series))
@@ -91,7 +99,7 @@ def of_split(run: Run, view: SplitView) -> Iterator[Block]:
     """Yield what is known of one split: why, which samples, calibration, labels, classes."""
     entry = next(e for e in run.summary["splits"] if e["split"] == view.split)
     names = run.summary.get("epoch_names", {})
-    yield Heading(f"Split {view.split}" if view.split is not None else "Best epochs")
+    yield Heading(f"Split {view.split}" if view.split is not None else "Loss and accuracy")
     words = found.best_words(run, entry)
     if words is None:
         yield Sentence("No sample is valid in any epoch: there is nothing to tell.")
@@ -116,7 +124,7 @@ def of_split(run: Run, view: SplitView) -> Iterator[Block]:
     yield Details(f"Reliability in epoch {at}", tuple(reliability(view, epoch)))
     most = view.concentration(epoch, MOST)
     yield Details(f"Samples with the highest loss in epoch {at}", tuple(worst(most)))
-    yield from _asked("Suspect labels", lambda: suspects(view))
+    yield from _asked("Suspect labels", lambda: suspects(view, names))
     yield Details(f"Confusions in epoch {at}", tuple(confusions(view, epoch)))
     if chosen is not None:
         yield Details("Classes that moved most", tuple(classes(view, chosen)))
@@ -213,16 +221,16 @@ def worst(found_: Concentration) -> Iterator[Block]:
     })  # fmt: skip
 
 
-def suspects(view: SplitView) -> Iterator[Block]:
+def suspects(view: SplitView, names: Mapping[str, str]) -> Iterator[Block]:
     """Yield the samples whose labels are suspect: wrong, and surely so, where models are best."""
-    rows = view.suspects(limit=MOST)
+    a, b = view.suspect_epochs()
+    where = " and ".join(dict.fromkeys(found.label(epoch, names) for epoch in (a, b)))
+    which = f"epoch {where}" if a == b else f"both epochs {where}"
+    rows = view.suspects(a, b, limit=MOST)
     if not rows.num_rows:
-        yield Sentence("No sample is wrong in both epochs.")
+        yield Sentence(f"No sample is wrong in {which}.")
         return
-    yield Sentence(
-        "Wrong both where the loss is lowest and where the accuracy is highest (where these are "
-        "not stored: in the first and the last epoch that are), the most suspect first."
-    )
+    yield Sentence(f"Wrong in {which}, the most suspect first.")
     yield _rows(rows, {
         "sample_id": ("sample", "id"), "label": ("label", "name"),
         "predicted_after": ("predicted", "name"), "p_label_after": ("p of label", "loss"),
@@ -282,5 +290,5 @@ def provenance(run: Run) -> Iterator[Block]:
         f"{s['rows']:,} rows of {s['dtype']} in {parts}, {human_bytes(s['bytes'])}",
         *([f"options: {options}"] if options else []),
     ]
-    told = (Sentence(line, indent=True) for line in lines)
+    told = (Sentence(f"  {line}") for line in lines)
     yield Details("Provenance", (*told, *found.columns(s["columns"])))

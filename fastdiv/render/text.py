@@ -94,18 +94,22 @@ def show(blocks: Iterable[Block], out: Console) -> None:
 def _show_sentence(block: Sentence, out: Console) -> None:
     text = printable(block.text, block.most)
     if block.indent:
-        out.print(wording.indented(text))
+        width = max(min(wording.WRAP, out.width - len(wording.INDENT)), 1)
+        out.print(wording.indented(text, width))
         return
     lead = Text(printable(block.lead, block.most), style=STYLES[block.tone])
     out.print(lead + Text(f" {text}" if text and block.lead else text))
 
 
 def _fitting(block: Listing, out: Console) -> Table:
-    """Make rich's table of a listing, without what is drawn where there is no room for it."""
-    table = _table(block, len(block.fields))
-    wide = Measurement.get(out, out.options.update(max_width=PLAIN_WIDTH), table).maximum
-    if wide > out.width and block.fields[-1].kind in DRAWN:
-        table = _table(block, len(block.fields) - 1)
+    """Make rich's table of a listing, without its last columns where there is no room for them."""
+    n = len(block.fields)
+    least = n - block.optional - (block.fields[-1].kind in DRAWN)
+    table = _table(block, n)
+    unlimited = out.options.update(max_width=PLAIN_WIDTH)
+    while n > least and Measurement.get(out, unlimited, table).maximum > out.width:
+        n -= 1
+        table = _table(block, n)
     return table
 
 

@@ -50,11 +50,13 @@ def _with_scheme(text: str, scheme: str) -> str | None:
     if scheme not in SCHEMES or "\\" in text:
         return None
     try:
-        host = urlsplit(text).hostname
+        parts = urlsplit(text)
+        host = parts.hostname
     except ValueError:
         return None
-    local = host in (None, "localhost") and text[5:6] == "/"
-    if not (local if scheme == "file" else bool(host)):
+    # A path that begins with two slashes is that of another machine to browsers on Windows.
+    local = host in (None, "localhost") and re.match(r"/(?!/)", parts.path) and text[5:6] == "/"
+    if not (bool(local) if scheme == "file" else bool(host)):
         return None
     return quote(text, safe=KEPT)
 

@@ -35,7 +35,6 @@ LINK_NAMES = (
 )  # fmt: skip
 MOST_FOLDERS = 2  # of the dump, that relative paths may begin in
 BATCH_ROWS = 1 << 16
-MOST_ROWS = 50_000_000  # of the dump, that are looked through
 
 
 def links(
@@ -224,7 +223,6 @@ def _looked_up(
             raise UsageError(f"no address is in column {asked!r}: {_why_not(run)}")
     parts.sort(key=lambda part: part["epoch"] != epoch)
     rows = _Rows(run, view, column, epoch if by_position else None)
-    seen = 0
     for part in parts:
         try:
             container = _open(run, part)
@@ -234,10 +232,9 @@ def _looked_up(
                 continue
             folders = [os.path.dirname(part["path"]), os.getcwd()]
             with closing(rows.of(container)) as each:
-                for ids, values, n in each:
+                for ids, values in each:
                     wanted.meet(ids, values, folders)
-                    seen += n
-                    if not wanted.left or seen > MOST_ROWS:
+                    if not wanted.left:
                         return wanted.found
         except (DataError, UsageError):
             if asked is not None:
@@ -272,8 +269,8 @@ class _Rows:
         self.name = run.summary.get("epoch_names", {}).get(str(epoch))
         self.position = 0  # of the next row
 
-    def of(self, container: Container) -> Generator[tuple[pa.Array, pa.Array, int]]:
-        """Yield the ids (m,), texts (m,), and how many rows were read for them."""
+    def of(self, container: Container) -> Generator[tuple[pa.Array, pa.Array]]:
+        """Yield the ids (m,) and the texts (m,) of rows, some at a time."""
         id_, split, epoch = self.roles["id"], self.roles["split"], self.roles["epoch"]
         if self.epoch is None:
             epoch = None
@@ -286,7 +283,7 @@ class _Rows:
             for batch in container.read(group, list(dict.fromkeys(names)), BATCH_ROWS):
                 rows = self._of_split_and_epoch(batch, split, epoch)
                 values = strings(flat_column(batch, self.column)).filter(rows)
-                yield self._ids(batch, id_, rows), values, batch.num_rows
+                yield self._ids(batch, id_, rows), values
 
     def _of_split_and_epoch(
         self, batch: pa.RecordBatch, split: str | None, epoch: str | None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from fastdiv.explain.accounts.exact import by_cell
+from fastdiv.explain.accounts.terms import Term, cells
 from fastdiv.explain.chance.tests import (
     MeanTest,
     accuracy_interval,
@@ -16,6 +18,7 @@ from fastdiv.explain.chance.tests import (
     mean_test,
     probability,
 )
+from fastdiv.explain.chance.wording import as_text
 from fastdiv.explain.evidence import Pair
 from fastdiv.explain.in_notebook import change_html
 
@@ -47,6 +50,13 @@ class Change:
         sample.
     direction_loss, direction_accuracy : str
         "up", "down", or "flat" where the change is within noise.
+    cells : tuple of Term
+        rr, rw, wr, ww_same, ww_changed, as in `Run.transitions`: how many samples went so, those
+        with infinite losses too, and the nats that they add to the change in mean loss.
+    level : float
+        Of the intervals.
+    name_from, name_to : str or None
+        Of epochs that have names.
     """
 
     split: str | None
@@ -65,6 +75,18 @@ class Change:
     p_accuracy: float | None
     direction_loss: str
     direction_accuracy: str
+    cells: tuple[Term, ...]
+    level: float
+    name_from: str | None = None
+    name_to: str | None = None
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What people call the epochs: their names, or numbers."""
+        return self.name_from or str(self.epoch_from), self.name_to or str(self.epoch_to)
 
     @property
     def quadrant(self) -> str:
@@ -81,10 +103,11 @@ class Change:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, the quadrant and whether it is significant, for JSON."""
-        names = (name for name in self.__dataclass_fields__ if name != "loss")
+        names = (name for name in self.__dataclass_fields__ if name not in ("loss", "cells"))
         return {
             **{name: getattr(self, name) for name in names},
             "loss": self.loss.to_dict(),
+            "cells": [asdict(cell) for cell in self.cells],
             "quadrant": self.quadrant,
             "significant": self.significant,
         }
@@ -124,9 +147,18 @@ def change(pair: Pair, alpha: float = ALPHA) -> Change:
         p_accuracy=None,
         direction_loss="flat",
         direction_accuracy="flat",
+        cells=_cells(pair),
+        level=1 - alpha,
     )
     p_loss = probability(loss) if loss.n else None
     return _directed(untold, p_loss, mcnemar(b, c) if n else None, alpha)
+
+
+def _cells(pair: Pair) -> tuple[Term, ...]:
+    """Return what each cell adds to the change in loss, and all of its samples."""
+    terms = by_cell(pair).terms
+    counts = np.bincount(cells(pair), minlength=len(terms)).tolist()
+    return tuple(replace(term, n=n) for term, n in zip(terms, counts, strict=True))
 
 
 def changes(pairs: Iterable[Pair], alpha: float = ALPHA) -> list[Change]:

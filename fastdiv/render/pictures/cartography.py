@@ -10,16 +10,14 @@ import pyarrow as pa
 
 from fastdiv.explain.evidence import Floats, Ints
 from fastdiv.explain.wording import plain_id
+from fastdiv.markup import BLUE, GREEN, PURPLE, VERMILION
 from fastdiv.render.pictures.picture import (
-    BLUE,
-    GREEN,
-    PURPLE,
-    VERMILION,
+    LEGEND,
     Picture,
     coordinates,
     escaped,
 )
-from fastdiv.render.pictures.single_epochs import LEGEND, MARGIN, percent
+from fastdiv.render.pictures.single_epochs import MARGIN, percent, samples
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -45,32 +43,32 @@ def cartography(view: SplitView) -> Picture | None:
     """
     if len(view.epochs) < 2:
         return None
-    samples = view.samples
-    epochs = samples["n_epochs"].to_numpy()
+    table = view.samples
+    epochs = table["n_epochs"].to_numpy()
     seen = np.flatnonzero(epochs > 0)
     if not len(seen) or int(epochs.max()) < 2:
         return None
-    x, y = (samples[name].to_numpy()[seen] for name in ("variability", "confidence"))
+    x, y = (table[name].to_numpy()[seen] for name in ("variability", "confidence"))
     n = len(seen)
     drawn = np.arange(n)
     note = ""
     if n > MOST_DRAWN:
         drawn = np.linspace(0, n - 1, MOST_DRAWN).round().astype(np.int64)
         note = f"{MOST_DRAWN:,} of {n:,} samples are drawn, evenly by id; the grey is of all."
-    points = samples.take(pa.array(seen[drawn]))
+    points = table.take(pa.array(seen[drawn]))
     return Picture(
         name="cartography",
         title="Data map",
         how="Each point is a sample. Up: the probability of its label, on average over the epochs; "
-        "across: how much that varied. Marks: in how many of its epochs it was right. Top left is "
-        "easy to learn, right ambiguous, bottom left hard to learn: wrong labels gather there. The "
-        "darker the grey, the more samples.",
+        "across: how much that varied (standard deviation). Marks: in how many of its epochs it "
+        "was right. Top left is easy to learn, right ambiguous, bottom left hard to learn: wrong "
+        "labels gather there. The darker the grey, the more samples.",
         data=[_density(x, y), *_points(points)],
         layout={
             "height": 520,
             "margin": MARGIN,
             "xaxis": {
-                "title": {"text": "variability (standard deviation over epochs)"},
+                "title": {"text": "variability over the epochs"},
                 "range": [-0.01, min(WIDEST, float(x.max())) * 1.03 + 0.01],
                 "automargin": True,
                 "zeroline": False,
@@ -119,13 +117,13 @@ def _density(x: Floats, y: Floats) -> dict[str, Any]:
     }
 
 
-def _points(samples: pa.Table) -> list[dict[str, Any]]:
+def _points(table: pa.Table) -> list[dict[str, Any]]:
     """Return a trace for each share of epochs in which samples were right."""
-    right, epochs = (samples[name].to_numpy() for name in ("n_correct", "n_epochs"))
+    right, epochs = (table[name].to_numpy() for name in ("n_correct", "n_epochs"))
     share = right / epochs
     traces = []
     for name, above, most, colour, symbol in SHARES:
-        some = samples.filter(pa.array((share > above) & (share <= most)))
+        some = table.filter(pa.array((share > above) & (share <= most)))
         columns = ("sample_id", "label", "n_correct", "n_epochs", "forgetting_events")
         rows = zip(*(some[column].to_pylist() for column in columns), strict=True)
         traces.append(
@@ -153,10 +151,10 @@ def _text(view: SplitView, n: int) -> str:
     words = {"easy": "easy to learn", "ambiguous": "ambiguous", "hard": "hard to learn"}
     rows = [row for row in view.regions().to_pylist() if row["region"] in words and row["n"]]
     if not rows:
-        return f"There are {n:,} samples."
+        return f"There {'is' if n == 1 else 'are'} {samples(n)}."
     regions = _listed([f"{row['n']:,} are {words[row['region']]}" for row in rows])
     right = _listed([percent(row["accuracy"]) for row in rows])
-    return f"Of {n:,} samples, {regions}; in their last epoch, {right} of these are right."
+    return f"Of {samples(n)}, {regions}; in their last epoch, {right} of these are right."
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastdiv.explain import wording
 from fastdiv.explain.explanation import Explanation
-from fastdiv.render.pictures.picture import COLOURS, Frame, Picture, pair_key
+from fastdiv.render.pictures.picture import COLOURS, Frame, Picture, pair_key, plain, signed
 
 ROOM = 0.34  # of the width of all bars, to either side, for the numbers at their ends
 ROW, REST = 34, 90  # pixels: a bar, and what is around them
@@ -85,14 +85,14 @@ def _frame(made: Explanation) -> Frame:
     room = ROOM * ((high - low) or 1.0)
     names = [name.replace(" (uncertain)", "<br>(uncertain)") for name, *_ in rows]
     total = (
-        f"change: {wording.signed(made.delta_loss)} nats<br>"
-        f"{100 * (made.delta_accuracy or 0.0):+.2f} points of accuracy, {made.n:,} samples"
+        f"change: {signed(made.delta_loss)} nats<br>"
+        f"{signed(100 * (made.delta_accuracy or 0.0), 2)} points of accuracy, {made.n:,} samples"
     )
     data: dict[str, Any] = {
         "x": [*(nats for _, nats, _, _ in rows), made.delta_loss],
         "y": list(range(n + 1)),
         "measure": [*["relative"] * n, "total"],
-        "text": [wording.signed(x) for x in [*(nats for _, nats, _, _ in rows), made.delta_loss]],
+        "text": [signed(x) for x in [*(nats for _, nats, _, _ in rows), made.delta_loss]],
         "customdata": [*_hover(made, rows), total],
     }
     layout = {
@@ -111,16 +111,15 @@ def _hover(made: Explanation, rows: list[Any]) -> list[str]:
     causes = [*made.causes, *[None] * (len(rows) - len(made.causes))]
     said = []
     for (name, nats, share, points), cause in zip(rows, causes, strict=True):
-        lines = [f"{name}: {wording.signed(nats)} nats"]
+        lines = [f"{name}: {signed(nats)} nats"]
         if wording.share(share):
             lines[0] += f", {wording.share(share)} of the change"
         if points is not None:
-            lines.append(f"{100 * points:+.2f} points of accuracy")
+            lines.append(f"{signed(100 * points, 2)} points of accuracy")
         if cause is not None:
             lines.append(f"{cause.n:,} samples")
             lines.append(
-                f"alone {wording.signed(cause.nats_alone)}, after all others "
-                f"{wording.signed(cause.nats_last)}"
+                f"alone {signed(cause.nats_alone)}, after all others {signed(cause.nats_last)}"
             )
         said.append("<br>".join(lines))
     return said
@@ -128,9 +127,9 @@ def _hover(made: Explanation, rows: list[Any]) -> list[str]:
 
 def _text(made: Explanation, rows: list[Any]) -> str:
     """Say what carries the change, in a sentence."""
-    before, after = made.labels
-    parts = [f"{name} {wording.signed(nats)}" for name, nats, _, _ in rows]
+    before, after = map(plain, made.labels)
+    parts = [f"{name} {signed(nats)}" for name, nats, _, _ in rows]
     return (
         f"From epoch {before} to {after} the mean loss changed by "
-        f"{wording.signed(made.delta_loss or 0.0)} nats: {', '.join(parts)}."
+        f"{signed(made.delta_loss or 0.0)} nats: {', '.join(parts)}."
     )

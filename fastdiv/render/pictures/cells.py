@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdiv.explain.wording import signed
 from fastdiv.render.pictures.epoch_axis import EpochAxis
-from fastdiv.render.pictures.picture import COLOURS, LEGEND, MORE_DIGITS, Picture, coordinates
+from fastdiv.render.pictures.picture import (
+    COLOURS,
+    LEGEND,
+    MORE_DIGITS,
+    Picture,
+    coordinates,
+    signed,
+)
+from fastdiv.render.pictures.single_epochs import samples
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -111,7 +118,7 @@ def _said(rows: Sequence[Mapping[str, Any]], cell: str) -> list[str]:
     """Say how many samples a bar is of."""
     if cell == "membership":
         return [f" ({r['n_only_to']:,} came, {r['n_only_from']:,} went)" for r in rows]
-    return [f" ({row[cell]:,} samples)" for row in rows]
+    return [f" ({samples(row[cell])})" for row in rows]
 
 
 def _range(parts: Sequence[Any]) -> tuple[list[float], bool]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdiv.explain.wording import signed
 from fastdiv.render.pictures.epoch_axis import EpochAxis
 from fastdiv.render.pictures.picture import (
     COLOURS,
@@ -20,6 +19,7 @@ from fastdiv.render.pictures.picture import (
     escaped,
     pair_key,
     plain,
+    signed,
 )
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _frame(
         nats.append(float(loss[rest].sum()))  # all infinite ones may not be shown: then NaN
         moved.append(float(points[rest].sum()))
         others = f"{len(rest):,} other class{'es' if len(rest) > 1 else ''}"
-        rows.append((others, f"{others}: {_nats(nats[-1])}, {moved[-1]:+.2f} points"))
+        rows.append((others, f"{others}: {_nats(nats[-1])}, {signed(moved[-1], 2)} points"))
     y = list(range(len(rows)))
     data = [
         {
@@ -154,9 +154,9 @@ def _frame(
             {
                 "x": 0, "y": i, "xref": axis, "yref": "y", "showarrow": False,
                 "xanchor": "right" if value < 0 else "left",
-                "text": "∞" if np.isnan(value) else f"{value:{form}}",
+                "text": "∞" if np.isnan(value) else signed(value, digits),
             }
-            for axis, values, form in (("x", nats, "+.4f"), ("x2", moved, "+.2f"))
+            for axis, values, digits in (("x", nats, 4), ("x2", moved, 2))
             for i, value in enumerate(values)
             if np.isnan(_drawn(values, len(shown))[i])
         ],
@@ -187,9 +187,8 @@ def _hover(k: Any, names: Sequence[str], before: _Epoch, after: _Epoch,
     counts = f"{int(before.support[k]):,}"
     if before.support[k] != after.support[k]:
         counts += f" → {int(after.support[k]):,}"
-    return (
-        f"{escaped(names[k])}: {_nats(float(loss[k]))}, {points[k]:+.2f} points<br>{counts} samples"
-    )
+    moved = f"{_nats(float(loss[k]))}, {signed(points[k], 2)} points"
+    return f"{escaped(names[k])}: {moved}<br>{counts} sample{'' if counts == '1' else 's'}"
 
 
 def _text(
@@ -204,17 +203,20 @@ def _text(
     if finite[worst] > 0:
         parts.append(f"{plain(names[worst])} raised the mean loss most ({_nats(finite[worst])})")
     if finite[best] < 0:
-        parts.append(f"{plain(names[best])} lowered it most ({_nats(finite[best])})")
+        it = "it" if parts else "the mean loss"
+        parts.append(f"{plain(names[best])} lowered {it} most ({_nats(finite[best])})")
     lost, won = int(points.argmin()), int(points.argmax())
     if points[lost] < 0:
-        parts.append(f"{plain(names[lost])} cost most accuracy ({points[lost]:+.2f} points)")
+        parts.append(f"{plain(names[lost])} cost most accuracy ({signed(points[lost], 2)} points)")
     if points[won] > 0:
-        parts.append(f"{plain(names[won])} gained most ({points[won]:+.2f} points)")
-    said += ", " + ("; ".join(parts) or "no class moved loss or accuracy") + "."
+        what = "" if points[lost] < 0 else " accuracy"
+        parts.append(f"{plain(names[won])} gained most{what} ({signed(points[won], 2)} points)")
+    still = "the accuracy" if infinite.any() else "loss or accuracy"
+    said += ", " + ("; ".join(parts) or f"no class moved {still}") + "."
     if infinite.any():
         k = int(infinite.sum())
         said += (
             f" {k:,} class{'es have' if k > 1 else ' has'} an infinite loss in one of the epochs: "
-            "what it adds to the loss has no size (∞)."
+            f"what {'they add' if k > 1 else 'it adds'} to the loss has no size (∞)."
         )
     return said

@@ -9,8 +9,8 @@ import numpy as np
 
 from fastdiv.explain.evidence import Floats
 from fastdiv.explain.shapes import Shapes
-from fastdiv.render.pictures.picture import COLOURS, Frame, Picture, coordinates, epoch_key
-from fastdiv.render.pictures.single_epochs import LEGEND, MARGIN, SingleEpochs, percent, samples
+from fastdiv.render.pictures.picture import COLOURS, LEGEND, Frame, Picture, coordinates, epoch_key
+from fastdiv.render.pictures.single_epochs import MARGIN, SingleEpochs, percent, samples
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -143,14 +143,12 @@ def _text(found: SingleEpochs, shape: Shapes, of_epoch: tuple[Floats, Floats] | 
     if of_epoch is None:
         return found.say(shape.epoch, "no sample has a finite loss above 0.")
     x, y = of_epoch
-    carried = [
-        f"the worst {share:.0%} of the samples".replace("%", " %")
-        + f" carry about {percent(float(np.interp(share, x, y)), 0)} of the loss"
-        for share in TOLD
-    ]
-    half = float(np.interp(0.5, y, x))
-    said = f"{carried[0]}, {carried[1].replace(' of the loss', '').replace(' of the samples', '')}"
-    said += f"; half of it lies with {percent(half)}."
+    some, more = (percent(share, 0) for share in TOLD)
+    by_some, by_more = (percent(float(np.interp(share, x, y)), 0) for share in TOLD)
+    said = (
+        f"the worst {some} of the samples carry about {by_some} of the loss, the worst {more} "
+        f"about {by_more}; the worst {percent(float(np.interp(0.5, y, x)))} carry half of it."
+    )
     if shape.n_infinite:
         said += f" Left out: {samples(shape.n_infinite)} with an infinite loss."
     return found.say(shape.epoch, said)

@@ -31,7 +31,7 @@ NAME = 24  # and in what is said of one
 # Cividis (Nuñez, Anderton & Renslow 2018), which colour-blind people see as others do. Confusions
 # are rare beside what is right: half of the colours are for shares below 18 %.
 CIVIDIS = (
-    "#00224E", "#12356f", "#3B496C", "#575D6D", "#707173", "#8A8678", "#A59C74", "#C3B369",
+    "#00224E", "#12356f", "#3B496C", "#575D6D", "#6F7173", "#8A8678", "#A59C74", "#C3B369",
     "#FEE838",
 )  # fmt: skip
 SCALE = [[(i / (len(CIVIDIS) - 1)) ** 2.5, colour] for i, colour in enumerate(CIVIDIS)]

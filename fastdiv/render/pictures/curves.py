@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdiv.explain.ranking.steps import METRICS, Bounds
+from fastdiv.markup import BLUE, GREEN, GREY, PURPLE
 from fastdiv.render.pictures.epoch_curves import (
     MOST_POINTS,
     SEEN,
@@ -17,19 +18,16 @@ from fastdiv.render.pictures.epoch_curves import (
     cuts,
 )
 from fastdiv.render.pictures.picture import (
-    BLUE,
     COLOURS,
-    GREEN,
-    GREY,
-    PURPLE,
+    LEGEND,
     Frame,
     Picture,
     coordinates,
     epoch_key,
     plain,
+    signed,
 )
 from fastdiv.render.pictures.single_epochs import (
-    LEGEND,
     MARGIN,
     SingleEpochs,
     class_names,
@@ -181,7 +179,7 @@ def thresholds(view: SplitView, epochs: Sequence[int]) -> Picture | None:
             return f"{said}, and no other threshold does better."
         return (
             f"{said}; the best threshold, {star.threshold:.4g}, would reach "
-            f"{percent(star.value, 2)} ({100 * (star.value - now):+.2f} points)."
+            f"{percent(star.value, 2)} ({signed(100 * (star.value - now), 2)} points)."
         )
 
     made = _picture(

@@ -11,8 +11,8 @@ import numpy as np
 
 from fastdiv.explain.evidence import Floats, Ints
 from fastdiv.explain.shapes import CONFIDENCE_EDGES, LOSS_EDGES, MARGIN_EDGES, Shapes
-from fastdiv.render.pictures.picture import COLOURS, Frame, Picture, coordinates, epoch_key
-from fastdiv.render.pictures.single_epochs import LEGEND, MARGIN, SingleEpochs, percent, samples
+from fastdiv.render.pictures.picture import COLOURS, LEGEND, Frame, Picture, coordinates, epoch_key
+from fastdiv.render.pictures.single_epochs import MARGIN, SingleEpochs, percent, samples
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -244,8 +244,8 @@ def _text(found: SingleEpochs, shape: Shapes, of: Of) -> str:
         wrong, right = (int(k) for k in shape.confidence[:, sure:].sum(axis=1))
         said = (
             f"of {n_wrong:,} wrong samples {_part(wrong, n_wrong)} have a confidence of "
-            f"{SURE:.0%} or more, of {n_right:,} right ones {_part(right, n_right)}."
-        ).replace("90%", "90 %")
+            f"{percent(SURE, 0)} or more, of {n_right:,} right ones {_part(right, n_right)}."
+        )
     elif of == "margin":
         near = slice(len(MARGIN_EDGES) // 2 - 2, len(MARGIN_EDGES) // 2 + 2)
         wrong, right = (int(k) for k in shape.margin[:, near].sum(axis=1))
@@ -260,13 +260,15 @@ def _text(found: SingleEpochs, shape: Shapes, of: Of) -> str:
     else:
         costly = int(np.searchsorted(LOSS_EDGES, COSTLY))
         many = int(shape.loss[:, costly:].sum())
-        total = float(shape.loss_sums.sum())
-        said = f"{samples(many)} ({percent(many / shape.n)}) with a loss of {COSTLY:g} nats or more"
-        if total > 0:
-            share = percent(float(shape.loss_sums[costly:].sum()) / total)
-            said = f"{said} {'carries' if many == 1 else 'carry'} {share} of the loss."
+        loss = f"{'finite ' if shape.n_infinite else ''}loss of {COSTLY:g} nats or more"
+        if many:
+            share = percent(float(shape.loss_sums[costly:].sum() / shape.loss_sums.sum()))
+            said = (
+                f"{samples(many)} ({percent(many / shape.n)}) with a {loss} "
+                f"{'carries' if many == 1 else 'carry'} {share} of the loss."
+            )
         else:
-            said = f"there {'is' if many == 1 else 'are'} {said}."
+            said = f"no sample has a {loss}."
         if shape.n_infinite:
             said += f" Not drawn: {samples(shape.n_infinite)} with an infinite loss."
     return found.say(shape.epoch, said)

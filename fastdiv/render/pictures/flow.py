@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastdiv.explain.wording import signed
 from fastdiv.render.pictures.epoch_axis import EpochAxis
-from fastdiv.render.pictures.picture import COLOURS, Frame, Picture, pair_key
+from fastdiv.render.pictures.picture import COLOURS, Frame, Picture, pair_key, signed
+from fastdiv.render.pictures.single_epochs import percent, samples
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -77,7 +77,7 @@ def _frame(row: Row, before: str, after: str) -> Frame:
     n = sum(row[count] for _, _, count, _, _ in links)
     positions = _positions(used, size, n)
     nodes = {
-        "label": [f"{NODES[k][0]}: {size[k]:,} ({size[k] / n:.1%})" for k in used],
+        "label": [f"{NODES[k][0]}: {size[k]:,} ({percent(size[k] / n)})" for k in used],
         "color": [COLOURS[NODES[k][1]] for k in used],
         "x": [0.001 if NODES[k][2] == 0 else 0.999 for k in used],
         "y": [positions[k] for k in used],
@@ -115,7 +115,7 @@ def _positions(used: Sequence[int], size: Mapping[int, int], n: int) -> dict[int
 def _hover(row: Row, link: tuple[int, int, str, str | None, str], n: int) -> str:
     """Say what a band is."""
     _, _, count, delta, words = link
-    said = f"{words}: {row[count]:,} samples ({row[count] / n:.1%})"
+    said = f"{words}: {samples(row[count])} ({percent(row[count] / n)})"
     if delta is not None and row[delta] is not None:
         return f"{said}<br>adds {signed(row[delta])} nats to the change in loss"
     if delta is None and row["delta_loss_membership"] is not None:
@@ -132,11 +132,15 @@ def _faded(colour: str) -> str:
 
 def _text(row: Row, before: str, after: str) -> str:
     """Say how many samples got right and wrong, and who was left out."""
-    said = (
-        f"From epoch {before} to {after}, {row['wr']:,} samples got right and {row['rw']:,} got "
-        f"wrong, of {row['n']:,}; {row['ww_same']:,} kept their wrong prediction and "
-        f"{row['ww_changed']:,} changed it for another wrong one."
-    )
+    said = f"From epoch {before} to {after}"
+    if row["n"]:
+        said += (
+            f", {samples(row['wr'])} got right and {row['rw']:,} got wrong, of {row['n']:,}; "
+            f"{row['ww_same']:,} kept a wrong prediction and {row['ww_changed']:,} changed it for "
+            "another wrong one."
+        )
+    else:
+        said += " no sample can be compared."
     out = {
         "were only in the first": row["n_only_from"],
         "only in the second": row["n_only_to"],

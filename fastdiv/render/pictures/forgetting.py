@@ -8,13 +8,14 @@ import numpy as np
 
 from fastdiv.explain.training.dynamics import Forgetting
 from fastdiv.render.pictures.epoch_axis import EpochAxis
-from fastdiv.render.pictures.picture import COLOURS, Picture, coordinates
-from fastdiv.render.pictures.single_epochs import LEGEND, MARGIN, SingleEpochs, percent
+from fastdiv.render.pictures.picture import COLOURS, LEGEND, Picture, coordinates
+from fastdiv.render.pictures.single_epochs import MARGIN, SingleEpochs, percent, samples
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
 
 MOST_EVENTS = 8  # that have a bar of their own
+NEVER = 1.5  # from the last of these to the bar of samples that were never right
 
 
 def forgetting(view: SplitView) -> Picture | None:
@@ -62,7 +63,7 @@ def _events(found: Forgetting) -> list[dict[str, Any]]:
         {
             **bar,
             "name": "never learned",
-            "x": [last + 1],
+            "x": [last + NEVER],
             "y": [found.n_never_learned or None],
             "marker": {"color": COLOURS["wrong"], "pattern": {"shape": "/"}},
             "hovertemplate": "%{y:,} samples were never right<extra></extra>",
@@ -106,7 +107,7 @@ def _layout(found: Forgetting, axis: EpochAxis) -> dict[str, Any]:
         "margin": MARGIN,
         "xaxis": {
             "title": {"text": "times forgotten"},
-            "tickvals": list(range(last + 2)),
+            "tickvals": [*range(last + 1), last + NEVER],
             "ticktext": [*ticks, "never"],
             "anchor": "y",
             "tickangle": 0,
@@ -137,7 +138,7 @@ def _text(found: Forgetting, axis: EpochAxis) -> str:
     """Say how many were learned, forgotten, and never learned."""
     n = found.n
     said = (
-        f"Of {n:,} samples, {found.n_unforgettable:,} ({percent(found.n_unforgettable / n)}) were "
+        f"Of {samples(n)}, {found.n_unforgettable:,} ({percent(found.n_unforgettable / n)}) were "
         f"learned and never forgotten, {found.n_forgotten:,} ({percent(found.n_forgotten / n)}) "
         f"forgotten at least once, and {found.n_never_learned:,} "
         f"({percent(found.n_never_learned / n)}) never right"

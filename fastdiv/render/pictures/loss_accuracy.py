@@ -11,7 +11,7 @@ import numpy as np
 from fastdiv.explain.training.stretches import Stretch
 from fastdiv.render.pictures.epoch_axis import EpochAxis
 from fastdiv.render.pictures.one_epoch import infinite_note, nats, one_epoch, percent, values
-from fastdiv.render.pictures.picture import COLOURS, LEGEND, Picture, escaped, plain
+from fastdiv.render.pictures.picture import COLOURS, LEGEND, Picture, escaped, plain, signed
 
 if TYPE_CHECKING:
     from fastdiv.run import Run
@@ -267,10 +267,15 @@ def _text(
     """Say what is to be seen."""
     by_epoch = {row["epoch"]: row for row in rows}
     low, high = (best.get(f"epoch_{key}") for key in ("lowest_loss", "highest_accuracy"))
-    if low is None or high is None:
+    if high is None:
         return "No sample is valid: there is neither loss nor accuracy."
     of = "" if split is None else f"{plain(split)}: "
     first = "The" if split is None else "the"
+    if low is None:
+        return (
+            f"{of}{first} accuracy is highest in epoch {axis.say(high)} "
+            f"({percent(by_epoch[high])}); no loss is finite."
+        )
     at_low, at_high = by_epoch[low], by_epoch[high]
     if low == high:
         said = [
@@ -290,7 +295,7 @@ def _text(
         points = 100 * (b["accuracy"] - a["accuracy"])
         said.append(
             f"both {way} from epoch {axis.say(stretch.epoch_from)} to "
-            f"{axis.say(stretch.epoch_to)}: loss by {loss:+.4f} nats, accuracy by "
-            f"{points:+.2f} points"
+            f"{axis.say(stretch.epoch_to)}: loss by {signed(loss)} nats, accuracy by "
+            f"{signed(points, 2)} points"
         )
     return ". ".join(s[0].upper() + s[1:] if i else s for i, s in enumerate(said)) + "."

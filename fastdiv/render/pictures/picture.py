@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastdiv import markup
 from fastdiv.errors import UsageError
+from fastdiv.markup import BLUE, GREEN, GREY, PURPLE, VERMILION
 
 DIGITS = 5  # significant ones of a coordinate
 MORE_DIGITS = 8  # where there are few, and their values are read to the last digit
@@ -18,14 +20,11 @@ LEGEND = {
     "orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0, "yanchor": "bottom",
 }  # fmt: skip
 
-# Okabe and Ito's colours (colour-blind readers tell them apart), those of them that have a
-# contrast of at least 3:1 both with white paper and with a dark page.
-BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B8679B", "#7F7F7F"
 COLOURS = {
     "right": BLUE,
     "wrong": VERMILION,
-    "loss": VERMILION,
-    "accuracy": BLUE,
+    "loss": markup.LOSS,
+    "accuracy": markup.ACCURACY,
     "rr": BLUE,
     "rw": VERMILION,
     "wr": GREEN,
@@ -33,9 +32,9 @@ COLOURS = {
     "ww_changed": PURPLE,
     "refinement": GREEN,
     "calibration": PURPLE,
-    "better": GREEN,  # lowers the loss
-    "worse": VERMILION,  # raises it
-    "total": GREY,
+    "better": markup.BETTER,  # lowers the loss
+    "worse": markup.WORSE,  # raises it
+    "total": markup.TOTAL,
 }
 
 
@@ -183,10 +182,15 @@ def coordinates(values: Any, digits: int = DIGITS) -> list[float | None]:
     ]
 
 
+def signed(x: float, digits: int = 4) -> str:
+    """Write a number with a sign, that of minus as plotly writes it; none where it rounds to 0."""
+    text = f"{x:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
 def plain(text: str, most: int = 60) -> str:
     """Return a name from the data on one line: no control characters, and cut where it is long."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return markup.printable(text, most)
 
 
 def escaped(text: str, most: int = 60) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdiv.render.pictures.epoch_axis import EpochAxis
 from fastdiv.render.pictures.picture import COLOURS, LEGEND, MORE_DIGITS, Picture, coordinates
+from fastdiv.render.pictures.single_epochs import percent
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -131,11 +132,13 @@ def _text(known: list[dict[str, Any]], axis: EpochAxis) -> str:
     share = last["calibration"] / last["loss_finite"] if last["loss_finite"] else 0.0
     end = (
         f"in epoch {axis.say(last['epoch'])}, calibration is {last['calibration']:.4f} nats of "
-        f"{last['loss_finite']:.4f} ({share:.0%}), which temperature {last['temperature']:.2f} "
-        "would take off."
+        f"{last['loss_finite']:.4f} ({percent(share)}), which temperature "
+        f"{last['temperature']:.2f} would take off."
     )
     if len(known) == 1:
         return end[0].upper() + end[1:]
+    if low is last:
+        end = end.replace(f"in epoch {axis.say(last['epoch'])}, ", "there, ", 1)
     return (
         f"Refinement is lowest in epoch {axis.say(low['epoch'])} ({low['refinement']:.4f} nats, "
         f"temperature {low['temperature']:.2f}); {end}"

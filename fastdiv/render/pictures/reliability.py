@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdiv.explain.evidence import Floats
-from fastdiv.render.pictures.picture import COLOURS, Frame, Picture, coordinates, epoch_key
-from fastdiv.render.pictures.single_epochs import LEGEND, MARGIN, SingleEpochs, percent
+from fastdiv.render.pictures.picture import COLOURS, LEGEND, Frame, Picture, coordinates, epoch_key
+from fastdiv.render.pictures.single_epochs import MARGIN, SingleEpochs, percent
 from fastdiv_kernels.contract import BINS
 
 if TYPE_CHECKING:

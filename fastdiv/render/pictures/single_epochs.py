@@ -20,7 +20,6 @@ MOST_ROWS = 20_000_000  # scores of samples that one picture reads, over all its
 FEW = 5  # epochs that are drawn however many samples they have
 
 MARGIN = {"l": 10, "r": 24, "t": 10, "b": 10}
-LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +91,12 @@ def samples(n: int) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Write a share; one that would round to 0 or 100 % but is not has the digits it needs."""
-    for more in range(digits, 8):
+    """Write a share; one that would round to 0 or 100 % but is not has more digits."""
+    for more in range(digits, digits + 3):
         text = f"{100 * share:.{more}f}"
         if share in (0.0, 1.0) or float(text) not in (0.0, 100.0):
             return f"{text} %"
-    return f"{100 * share:.2g} %"
+    return "nearly 100 %" if share > 0.5 else f"{100 * share:.2g} %"
 
 
 def thinned(

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from fastdiv.explain.evidence import Floats, Ints
-from fastdiv.explain.pair import epoch_label
-from fastdiv.explain.wording import signed
-from fastdiv.render.pictures.picture import pair_key
+from fastdiv.render.pictures.picture import pair_key, plain, signed
 from fastdiv.render.tables.glossary import GLOSSARY
-from fastdiv.render.tables.table import Column, Table, TableFrame, class_values, numbers
+from fastdiv.render.tables.table import (
+    Column,
+    Table,
+    TableFrame,
+    class_values,
+    epoch_words,
+    numbers,
+)
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 4_500_000  # of all pairs together, as JSON
 ROW_BYTES = 80  # of a class and pair, without its name
 NAMED = 2  # classes in a text
-LONGEST_NAME = 60  # characters of a name in a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +162,7 @@ COLUMNS = (
 
 def _epochs(view: SplitView) -> tuple[list[Any], dict[int, _Epoch]]:
     """Return the classes, by name or number, and the rows of each epoch of a split."""
-    table = view._run.classes
-    of_split = pc.is_null(table["split"]) if view.split is None else pc.equal(
-        table["split"], view.split
-    )  # fmt: skip
-    table = table.filter(of_split)
+    table = view.classes
     epochs = table["epoch"].to_numpy()
     c = view._run.summary["classes"]
     names: list[Any] = list(class_values(table["class"].slice(0, c)))
@@ -202,17 +201,18 @@ def _text(
     order: Ints,
 ) -> str:  # fmt: skip
     """Name the classes that move the loss most."""
-    epoch_names = view._run.summary.get("epoch_names", {})
-    before, after = (epoch_label(epoch, epoch_names) for epoch in pair)
+    before, after = (epoch_words(view, epoch) for epoch in pair)
     told = [k for k in order if np.isfinite(nats[k]) and nats[k]][:NAMED]
     start = f"From epoch {before} to {after}"
     if not told:
-        return f"{start} no class moves the loss by a finite amount."
+        infinite = " by a finite amount" if np.isnan(nats).any() else ""
+        return f"{start} no class moves the loss{infinite}."
     said = " and ".join(
-        f"{_named(names[k])} adds {signed(float(nats[k]))} nats and {100 * points[k]:+.2f} points"
+        f"{_named(names[k])} adds {signed(float(nats[k]))} nats "
+        f"({signed(100 * float(points[k]), 2)} points)"
         for k in told
     )
-    moved = "" if np.isnan(nats).any() else f" of {signed(float(nats.sum()))} nats in all"
+    moved = "" if np.isnan(nats).any() else f", of {signed(float(nats.sum()))} nats in all"
     return f"{start} {said}{moved}."
 
 
@@ -220,13 +220,12 @@ def _named(name: Any) -> str:
     """Return a class as a sentence names it."""
     if isinstance(name, int):
         return f"class {name}"
-    text = "".join(c if c.isprintable() else " " for c in name)
-    return f"“{text}”" if len(text) <= LONGEST_NAME else f"“{text[: LONGEST_NAME - 1]}…”"
+    return f"“{plain(name)}”"
 
 
 def _report(names: list[Any], rows: _Epoch, epoch: int, view: SplitView) -> Table:
     """Return how well one epoch tells each class."""
-    label = epoch_label(epoch, view._run.summary.get("epoch_names", {}))
+    label = epoch_words(view, epoch)
     recall = rows.recall
     order = np.argsort(recall, kind="stable")  # NaN last
     worst = int(order[0])

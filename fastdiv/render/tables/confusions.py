@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastdiv.explain.pair import epoch_label
 from fastdiv.render.pictures.picture import epoch_key
+from fastdiv.render.pictures.single_epochs import percent, samples
 from fastdiv.render.tables.glossary import GLOSSARY
-from fastdiv.render.tables.table import Column, Table, TableFrame, class_values, numbers, some_of
+from fastdiv.render.tables.table import (
+    Column,
+    Table,
+    TableFrame,
+    class_values,
+    epoch_words,
+    numbers,
+    stored_of,
+)
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -37,11 +45,7 @@ def confusions(view: SplitView, epochs: Sequence[int], most: int = 50) -> Table 
     most : int
         Confusions of an epoch.
     """
-    kept = set(view.evidence.epochs)
-    epochs = [epoch for epoch in epochs if epoch in kept]
-    best = [epoch for epoch in view.best_epochs().values() if epoch is not None]
-    taken = some_of(epochs, len(view.evidence.ids), best)
-    names = view._run.summary.get("epoch_names", {})
+    taken, note = stored_of(view, epochs)
     frames: dict[str, TableFrame] = {}
     for epoch in taken:
         side = view.side(epoch)
@@ -57,14 +61,11 @@ def confusions(view: SplitView, epochs: Sequence[int], most: int = 50) -> Table 
             "loss": numbers(rows["loss"].to_numpy()),
         }
         wrong = int((~side.correct).sum())
-        text = _text(epoch_label(epoch, names), wrong, sum(values["n"]), len(side), table.num_rows,
+        text = _text(epoch_words(view, epoch), wrong, sum(values["n"]), len(side), table.num_rows,
                      rows.num_rows)  # fmt: skip
         frames[epoch_key(epoch)] = TableFrame(text, values)
     if not frames:
         return None
-    note = ""
-    if len(taken) < len(epochs):
-        note = f"{len(taken):,} of {len(epochs):,} epochs: reading all would take long."
     return Table(
         "confusions",
         "Confusions",
@@ -80,9 +81,10 @@ def confusions(view: SplitView, epochs: Sequence[int], most: int = 50) -> Table 
 def _text(label: str, wrong: int, told: int, n: int, there: int, shown: int) -> str:
     """Say how many errors there are, and how many of them are told."""
     if not wrong:
-        return f"In epoch {label} all {n:,} samples are predicted rightly."
-    start = f"In epoch {label} {wrong:,} of {n:,} samples are wrong, in {there:,} "
+        return f"In epoch {label}, no sample of {n:,} is wrong."
+    are = "is" if wrong == 1 else "are"
+    start = f"In epoch {label}, {wrong:,} of {samples(n)} {are} wrong, in {there:,} "
     start += "confusion" if there == 1 else "confusions"
     if shown == there:
         return f"{start}."
-    return f"{start}; the {shown:,} most frequent are {100 * told / wrong:.0f} % of the errors."
+    return f"{start}; the {shown:,} most frequent are {percent(told / wrong, 0)} of the errors."

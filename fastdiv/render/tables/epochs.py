@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastdiv.explain.pair import epoch_label
 from fastdiv.render.tables.glossary import GLOSSARY
-from fastdiv.render.tables.table import Column, Kind, Table, number
+from fastdiv.render.tables.table import Column, Kind, Table, epoch_words, number
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -72,35 +71,39 @@ def epochs(view: SplitView) -> Table:
         "nats.",
         tuple(columns),
         values,
-        text=_text(rows, view, names),
+        text=_text(rows, view),
     )
 
 
 def _add_flips(rows: list[dict[str, Any]], view: SplitView) -> None:
     """Add to each epoch the churn since the one before it."""
-    flips = {row["epoch_to"]: row for row in view._run.transitions.to_pylist()
-             if row["split"] == view.split}  # fmt: skip
+    flips = {row["epoch_to"]: row for row in view.transitions.to_pylist()}
     for row in rows:
         for name in ("churn", "negative_flip_rate"):
             row[name] = flips.get(row["epoch"], {}).get(name)
 
 
-def _text(rows: list[dict[str, Any]], view: SplitView, names: dict[str, str]) -> str:
+def _text(rows: list[dict[str, Any]], view: SplitView) -> str:
     """Name the best epochs."""
     if not rows:
         return "There are no epochs."
     by_epoch = {row["epoch"]: row for row in rows}
-    best = view.best_epochs()
-    lowest, highest = best.get("epoch_lowest_loss"), best.get("epoch_highest_accuracy")
-    if lowest is None or highest is None:
-        return f"{len(rows):,} epochs without a valid sample."
-    loss, accuracy = by_epoch[lowest]["loss_finite"], by_epoch[highest]["accuracy"]
-    told = "none is finite" if loss is None else f"{loss:.4f} nats"
-    if by_epoch[lowest]["n_infinite"] and loss is not None:
+    found = view.best_epochs()
+    lowest, highest = found.get("epoch_lowest_loss"), found.get("epoch_highest_accuracy")
+    many = f"{len(rows):,} epoch{'' if len(rows) == 1 else 's'}"
+    if highest is None:
+        return f"{many} without a valid sample."
+    accuracy = by_epoch[highest]["accuracy"]
+    if lowest is None:
+        where = "" if len(rows) == 1 else f" in epoch {epoch_words(view, highest)}"
+        best = f"accuracy {100 * accuracy:.2f} %"
+        return f"{many}: no loss is finite, the {'highest ' if where else ''}{best}{where}."
+    told = f"{by_epoch[lowest]['loss_finite']:.4f} nats"
+    if by_epoch[lowest]["n_infinite"]:
         told += " (of the finite losses)"
     if len(rows) == 1:
-        return f"1 epoch: loss {told}, accuracy {100 * accuracy:.2f} %."
+        return f"{many}: loss {told}, accuracy {100 * accuracy:.2f} %."
     return (
-        f"{len(rows):,} epochs: the lowest loss is {told} in epoch {epoch_label(lowest, names)}, "
-        f"the highest accuracy {100 * accuracy:.2f} % in epoch {epoch_label(highest, names)}."
+        f"{many}: the lowest loss is {told} in epoch {epoch_words(view, lowest)}, "
+        f"the highest accuracy {100 * accuracy:.2f} % in epoch {epoch_words(view, highest)}."
     )

@@ -27,6 +27,7 @@ GLOSSARY: dict[str, str] = {
     "being too sure, or not sure enough.",
     "refinement": "The loss that would be left at the best temperature: how well the classes are "
     "told apart (Berta et al. 2025, arXiv:2501.19195).",
+    "logits": "What a classifier gives for each class before softmax makes probabilities of it.",
     "temperature": "What logits are divided by: the one with the lowest loss is above 1 where "
     "predictions are too sure, below 1 where they are not sure enough (Guo et al. 2017, "
     "arXiv:1706.04599).",
@@ -36,6 +37,8 @@ GLOSSARY: dict[str, str] = {
     "bins of confidence (Guo et al. 2017, arXiv:1706.04599).",
     "over-confident part of the ECE": "What those bins add to the ECE that are surer than right.",
     "MCE": "Maximum calibration error: that of the bin where confidence is farthest from accuracy.",
+    "95 % interval": "Where the true share lies in 95 of 100 such samples, as far as chance goes "
+    "(Wilson 1927).",
     "reliability diagram": "Accuracy against confidence, in bins: on the diagonal predictions are "
     "as often right as they say, below it they are too sure.",
     # -- samples from epoch to epoch -------------------------------------------------------
@@ -90,6 +93,9 @@ GLOSSARY: dict[str, str] = {
     "another: 0.5 is chance.",
     "average precision": "The mean precision over all thresholds, weighted by the recall that each "
     "adds.",
+    "true positive rate": "The recall of the positive class: the share of positives above the "
+    "threshold.",
+    "false positive rate": "The share of negatives above the threshold.",
     "threshold": "The probability from which on a sample is taken for the positive class.",
     # -- counts ----------------------------------------------------------------------------
     "invalid": "Rows that have no usable prediction or label; no mean includes them.",

@@ -10,11 +10,19 @@ import pyarrow as pa
 
 from fastdiv.explain.classes.confusions import class_column
 from fastdiv.explain.evidence import Floats, Ints, Pair
-from fastdiv.explain.pair import CELLS, epoch_label
-from fastdiv.explain.wording import signed
-from fastdiv.render.pictures.picture import pair_key
+from fastdiv.explain.pair import CELLS
+from fastdiv.render.pictures.picture import pair_key, signed
+from fastdiv.render.pictures.single_epochs import samples
 from fastdiv.render.tables.glossary import GLOSSARY
-from fastdiv.render.tables.table import Column, Table, TableFrame, class_values, numbers, plain_ids
+from fastdiv.render.tables.table import (
+    Column,
+    Table,
+    TableFrame,
+    class_values,
+    epoch_words,
+    numbers,
+    plain_ids,
+)
 from fastdiv.render.tables.worst import largest
 
 if TYPE_CHECKING:
@@ -48,7 +56,6 @@ def moved(view: SplitView, pairs: Sequence[tuple[int, int]], most: int = 200) ->
         Samples of a pair.
     """
     kept = set(view.evidence.epochs)
-    names = view._run.summary.get("epoch_names", {})
     frames: dict[str, TableFrame] = {}
     for a, b in pairs:
         if not {a, b} <= kept:
@@ -56,7 +63,7 @@ def moved(view: SplitView, pairs: Sequence[tuple[int, int]], most: int = 200) ->
         pair = view.pair(a, b)
         if not len(pair):
             continue
-        labels = epoch_label(a, names), epoch_label(b, names)
+        labels = epoch_words(view, a), epoch_words(view, b)
         frames[pair_key(a, b)] = _frame(pair, most, labels)
     if not frames:
         return None
@@ -75,9 +82,8 @@ def moved(view: SplitView, pairs: Sequence[tuple[int, int]], most: int = 200) ->
 def _frame(pair: Pair, most: int, labels: tuple[str, str]) -> TableFrame:
     before, after = pair.before, pair.after
     with np.errstate(invalid="ignore"):
-        delta = after.loss - before.loss
-    delta[np.isnan(delta)] = 0.0  # infinite in both
-    rows = largest(np.abs(delta), most)
+        delta = after.loss - before.loss  # NaN where infinite in both
+    rows = largest(np.nan_to_num(np.abs(delta), nan=0.0, posinf=np.inf), most)
     c = before.classes
 
     def named(index: Any) -> list[Any]:
@@ -110,18 +116,19 @@ def _text(delta: Floats, rows: Ints, labels: tuple[str, str]) -> str:
     """Say what the samples shown carry of the change."""
     finite = np.isfinite(delta)
     shown, up = delta[rows], int((delta > 0).sum())
-    start = f"From epoch {labels[0]} to {labels[1]} the loss of {up:,} samples rose and of "
+    start = f"From epoch {labels[0]} to {labels[1]} the loss of {samples(up)} rose and of "
     start += f"{int((delta < 0).sum()):,} fell"
-    infinite = int((~finite).sum())
-    if infinite:
-        start += f"; {infinite:,} became infinite, or finite again"
+    if infinite := int(np.isinf(delta).sum()):
+        start += f"; {infinite:,} of them became infinite, or finite again"
+    if both := int(np.isnan(delta).sum()):
+        start += f"; that of {both:,} is infinite in both"
     if not finite.any():
         return f"{start}."
     n = int(finite.sum())
     carried = float(shown[np.isfinite(shown)].sum()) / n
     whole = float(delta[finite].sum()) / n
-    some = "sample" if len(rows) == 1 else "samples"
+    one = len(rows) == 1
     return (
-        f"{start}. The {len(rows):,} {some} that moved most add {signed(carried)} of "
-        f"{signed(whole)} nats to the mean."
+        f"{start}. The {'sample' if one else f'{len(rows):,} samples'} that moved most "
+        f"{'adds' if one else 'add'} {signed(carried)} of {signed(whole)} nats to the mean."
     )

@@ -38,7 +38,7 @@ def provenance(run: Run) -> list[tuple[str, str]]:
         ("Made by", f"fastdiv {summary.get('fastdiv', '')}".strip()),
         (
             "Computed on",
-            f"{backend['name']}: {backend['on']}; {_count(summary, 'threads')} threads",
+            f"{backend['name']}: {backend['on']}; {_threads(summary)}",
         ),
         ("Read", _read(summary)),
         *_files(summary),
@@ -49,12 +49,18 @@ def provenance(run: Run) -> list[tuple[str, str]]:
         *_options(summary),
     ]
     if seconds is not None:
-        rows.append(("Took", f"{seconds:,.2f} s, of which reading {summary['read_s']:,.2f} s"))
+        read = summary.get("read_s")
+        of_which = "" if read is None else f", of which reading {read:,.2f} s"
+        rows.append(("Took", f"{seconds:,.2f} s{of_which}"))
     return rows
 
 
 def _count(of: dict[str, Any], name: str) -> str:
     return f"{of[name]:,}" if isinstance(of.get(name), int) else "unknown"
+
+
+def _threads(summary: dict[str, Any]) -> str:
+    return "1 thread" if summary.get("threads") == 1 else f"{_count(summary, 'threads')} threads"
 
 
 def _in_order(columns: dict[str, str]) -> Iterable[tuple[str, str]]:
@@ -78,14 +84,15 @@ def _files(summary: dict[str, Any]) -> list[tuple[str, str]]:
     paths = [part["path"] for part in dump.get("parts", ()) if part["path"] is not None]
     if not paths:
         return []
-    return [("Dump", _listed(paths, FILES_SHOWN))]
+    many = f" ({len(paths):,} files)" if len(paths) > FILES_SHOWN else ""
+    return [("Dump", _listed(paths, FILES_SHOWN) + many)]
 
 
 def _listed(names: list[str], most: int) -> str:
     names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
     if len(names) <= most:
         return ", ".join(names)
-    return f"{', '.join(names[: most - 1])} … {names[-1]} ({len(names):,})"
+    return f"{', '.join(names[: most - 1])} … {names[-1]}"
 
 
 def _classes(summary: dict[str, Any]) -> str:

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from fastdiv.explain.labels.suspects import wrong_in_both
-from fastdiv.explain.pair import epoch_label
 from fastdiv.render.tables.glossary import GLOSSARY
 from fastdiv.render.tables.history import HISTORY_COLUMNS, history
-from fastdiv.render.tables.table import Column, Table, class_values, numbers, plain_ids
+from fastdiv.render.tables.table import Column, Table, class_values, epoch_words, numbers, plain_ids
 
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
@@ -25,20 +24,24 @@ def suspects(view: SplitView, most: int = 500) -> Table | None:
     """
     if not view.evidence.epochs or None in list(view.best_epochs().values())[:2]:
         return None
-    a, b = (view._run.number(epoch) for epoch in view._best(None, None))
+    a, b = view.suspect_epochs()
     pair = view.pair(a, b)
     n = int(wrong_in_both(pair).sum())
     found = view.suspects(a, b, limit=most)
-    names = view._run.summary.get("epoch_names", {})
-    before, after = epoch_label(a, names), epoch_label(b, names)
+    before, after = epoch_words(view, a), epoch_words(view, b)
     columns = [
         Column("id", "Sample", "id"),
         Column("label", "Label", "class"),
         Column("predicted", "Predicted", "class", "The class that the label may rather be."),
         Column("score", "Suspect score", "nats", GLOSSARY["suspect score"]),
         Column("confident", "Confident", "bool", GLOSSARY["confident suspect"]),
-        Column("confidence", "Confidence", "share", GLOSSARY["confidence"]),
-        Column("p_label", "Of the label", "share", GLOSSARY["probability of the label"]),
+        Column("confidence", "Confidence", "share", f"{GLOSSARY['confidence']} In epoch {after}."),
+        Column(
+            "p_label",
+            "Of the label",
+            "share",
+            f"{GLOSSARY['probability of the label']} In epoch {after}.",
+        ),
     ]
     values: dict[str, list[Any]] = {
         "id": plain_ids(found["sample_id"]),
@@ -60,8 +63,12 @@ def suspects(view: SplitView, most: int = 500) -> Table | None:
     return Table(
         "suspects",
         "Suspect labels",
-        "Samples that the model never gets right though it is sure of another class: the higher "
-        "the score, the sooner look at the label.",
+        "Samples that are wrong in both epochs (the best by loss and by accuracy, where their "
+        "scores are stored), the model being sure of another class: the higher the score, the "
+        "sooner look at the label."
+        if a != b
+        else "Samples that are wrong, the model being sure of another class: the higher the score, "
+        "the sooner look at the label.",
         (*columns, *HISTORY_COLUMNS),
         values,
         text=_text(n, len(pair), found.num_rows, before, after),

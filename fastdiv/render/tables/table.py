@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from fastdiv.explain.pair import epoch_label
 from fastdiv.explain.wording import plain_id
+from fastdiv.render.pictures.picture import plain
+
+if TYPE_CHECKING:
+    from fastdiv.explain.view import SplitView
 
 DIGITS = 5  # significant ones of a number
 MOST_ROWS_READ = 30_000_000  # of stored scores, for one table
@@ -140,6 +145,30 @@ def class_values(classes: pa.Array | pa.ChunkedArray) -> list[int | str]:
         x if isinstance(x, int) or len(x) <= LONGEST_NAME else f"{x[: LONGEST_NAME - 1]}…"
         for x in classes.to_pylist()
     ]
+
+
+def epoch_words(view: SplitView, epoch: int) -> str:
+    """Return the name of an epoch that has one, else its number, as sentences show it."""
+    return plain(epoch_label(epoch, view._run.summary.get("epoch_names", {})))
+
+
+def stored_of(view: SplitView, epochs: Sequence[int]) -> tuple[list[int], str]:
+    """Choose the epochs that a table of single epochs shows.
+
+    Returns
+    -------
+    epochs : list of int
+        Those whose scores are stored; see `some_of`, where these are many.
+    note : str
+        How many, where not all; else empty.
+    """
+    kept = set(view.evidence.epochs)
+    epochs = [epoch for epoch in epochs if epoch in kept]
+    best = [epoch for epoch in view.best_epochs().values() if epoch is not None]
+    taken = some_of(epochs, len(view.evidence.ids), best)
+    if len(taken) == len(epochs):
+        return taken, ""
+    return taken, f"{len(taken):,} of {len(epochs):,} epochs: reading all would take long."
 
 
 def some_of(epochs: Sequence[int], n: int, first: Iterable[int]) -> list[int]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from fastdiv.explain.classes.confusions import class_column
 from fastdiv.explain.evidence import Floats, Ints
-from fastdiv.explain.pair import epoch_label
 from fastdiv.render.pictures.picture import epoch_key
+from fastdiv.render.pictures.single_epochs import percent, samples
 from fastdiv.render.tables.glossary import GLOSSARY
 from fastdiv.render.tables.history import HISTORY_COLUMNS, history
 from fastdiv.render.tables.table import (
@@ -19,9 +19,10 @@ from fastdiv.render.tables.table import (
     Table,
     TableFrame,
     class_values,
+    epoch_words,
     numbers,
     plain_ids,
-    some_of,
+    stored_of,
 )
 
 if TYPE_CHECKING:
@@ -65,11 +66,8 @@ def worst(view: SplitView, epochs: Sequence[int], most: int = 200) -> Table | No
     most : int
         Samples of an epoch.
     """
-    kept = set(view.evidence.epochs)
-    epochs = [epoch for epoch in epochs if epoch in kept]
-    best = [epoch for epoch in view.best_epochs().values() if epoch is not None]
-    taken = some_of(epochs, len(view.evidence.ids), best)
-    names, class_names = view._run.summary.get("epoch_names", {}), view.evidence.class_names
+    taken, note = stored_of(view, epochs)
+    class_names = view.evidence.class_names
     frames: dict[str, TableFrame] = {}
     for epoch in taken:
         side = view.side(epoch)
@@ -91,13 +89,10 @@ def worst(view: SplitView, epochs: Sequence[int], most: int = 200) -> Table | No
             "confidence": numbers(side.confidence[rows]),
             **history(view, np.flatnonzero(view.evidence.valid(epoch))[rows]),
         }
-        text = _text(epoch_label(epoch, names), len(side), side.loss, loss, np.nansum(share))
+        text = _text(epoch_words(view, epoch), len(side), side.loss, loss, np.nansum(share))
         frames[epoch_key(epoch)] = TableFrame(text, values)
     if not frames:
         return None
-    note = ""
-    if len(taken) < len(epochs):
-        note = f"{len(taken):,} of {len(epochs):,} epochs: reading all would take long."
     return Table(
         "worst",
         "Highest losses",
@@ -113,17 +108,14 @@ def worst(view: SplitView, epochs: Sequence[int], most: int = 200) -> Table | No
 
 def _text(label: str, n: int, losses: Floats, shown: Floats, share: float) -> str:
     """Say what the samples shown carry."""
-    k, infinite = len(shown), int(np.isinf(losses).sum())
-    said = f"In epoch {label} "
+    finite, infinite = int(np.isfinite(shown).sum()), int(np.isinf(losses).sum())
+    said = f"In epoch {label}, "
     if infinite:
-        some = "1 sample has" if infinite == 1 else f"{infinite:,} samples have"
-        said += f"{some} an infinite loss; "
-    finite = int(np.isfinite(shown).sum())
-    if not finite:
-        return f"{said}these come first."
-    which = f"the {finite:,} with the next highest losses" if infinite else (
-        "the sample with the highest loss" if k == 1 else f"the {k:,} samples with the highest loss"
-    )  # fmt: skip
-    verb = "carries" if finite == 1 else "carry"
-    rest = " of all that is finite" if infinite else " of the loss"
-    return f"{said}{which} of {n:,} {verb} {100 * share:.1f} %{rest}."
+        said += f"{samples(infinite)} {'has' if infinite == 1 else 'have'} an infinite loss"
+        if not finite:
+            return f"{said}."
+        said += "; "
+    one = finite == 1
+    which = f"the {'sample' if one else f'{finite:,} samples'} with the "
+    which += f"{'next ' if infinite else ''}highest loss of {n:,} {'carries' if one else 'carry'}"
+    return f"{said}{which} {percent(share)} of the {'finite ' if infinite else ''}loss."
