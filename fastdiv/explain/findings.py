@@ -149,8 +149,8 @@ def beside_training(
         return None
     last = gap(train, val).to_pylist()[-1]
     words = {
-        Fit.OVERFITTING: "over-fitting: since epoch {epoch} the loss of {train} {t:+.4f}, "
-        "of {val} {v:+.4f} nats",
+        Fit.OVERFITTING: "over-fitting: since epoch {epoch} the loss of {train} moved by "
+        "{t:+.4f} nats, that of {val} by {v:+.4f}",
         Fit.DIVERGING: "since epoch {epoch} the loss of {val} rose by {v:.4f} nats, and that of "
         "{train} did not fall ({t:+.4f})",
         Fit.BOTH_FALLING: "over the whole run, the losses of {train} and {val} are both still "

@@ -18,7 +18,6 @@ from fastdiv.explain.view import SplitView
 from fastdiv.plan import human_bytes
 from fastdiv.render import found, why
 from fastdiv.render.blocks import (
-    ROWS_LEFT_OUT,
     Block,
     Details,
     Field,
@@ -167,15 +166,14 @@ def transitions(run: Run, view: SplitView) -> Iterator[Block]:
     made: list[tuple[Any, ...]] = []
     for k, row in enumerate(rows):
         if k not in shown:
-            if made[-1] != (ROWS_LEFT_OUT,):
-                made.append((ROWS_LEFT_OUT,))
             continue
         ends = " → ".join(found.label(row[key], names) for key in ("epoch_from", "epoch_to"))
         ww = row["ww_same"] + row["ww_changed"]
         shares = [n / row["n"] if row["n"] else None for n in (row["rr"], row["rw"], row["wr"], ww)]
         made.append((ends, *shares, row["churn"], row["delta_loss"], row["delta_loss"]))
     legend = "; ".join(f"{cell} {words}" for cell, words in CELLS.items() if len(cell) == 2)
-    blocks = (Listing(fields, tuple(made)), Sentence(f"{legend}; ww wrong → wrong."))
+    some = "" if len(made) == len(rows) else f" {len(made)} of {len(rows):,} steps, evenly spaced."
+    blocks = (Listing(fields, tuple(made)), Sentence(f"{legend}; ww wrong → wrong.{some}"))
     yield Details("From each epoch to the next", blocks)
 
 
