@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,6 +30,7 @@ from fastdiv_kernels.contract import Array
 PREDICTIONS = "predictions"  # the column that the one array of a .npy file is
 CLASS_NAMES = ("class_names", "classes", "label_names", "target_names")
 MOST_HEADER = 1 << 16  # bytes
+PARSING = Lock()  # Python 3.11 fails where threads parse at once (python/cpython gh-106905)
 MOST_VALUES = 1 << 62
 MOST_SCATTERED = 64 << 20  # bytes of an array in Fortran order that must be read whole
 MOST_INFLATED = 1032  # times as large as its compressed bytes a deflated array can be
@@ -47,6 +49,7 @@ class Stored:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fortran_order: bool
+    start: int  # bytes before the first row
 
     @property
     def name(self) -> str:
@@ -64,7 +67,7 @@ class Stored:
         if self.member is not None:
             archive = stack.enter_context(zipfile.ZipFile(file))
             file = stack.enter_context(archive.open(f"{self.member}.npy"))
-        _header(file)
+        file.seek(self.start)  # the header was read when the array was found
         opened: BinaryIO = file
         return opened
 
@@ -152,8 +155,7 @@ def stored_arrays(path: str) -> dict[str, Stored]:
     try:
         if not zipfile.is_zipfile(path):
             with open(path, "rb") as file:
-                shape, fortran_order, dtype = _header(file)
-                stored = Stored(path, None, shape, dtype, fortran_order)
+                stored = Stored(path, None, *_header(file), file.tell())
                 _check_size(stored, os.path.getsize(path))
                 return {PREDICTIONS: stored}
         found = {}
@@ -161,10 +163,9 @@ def stored_arrays(path: str) -> dict[str, Stored]:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
-                    with archive.open(info) as member:
-                        shape, fortran_order, dtype = _header(member)
                     name = info.filename.removesuffix(".npy")
-                    found[name] = Stored(path, name, shape, dtype, fortran_order)
+                    with archive.open(info) as member:
+                        found[name] = Stored(path, name, *_header(member), member.tell())
                     inflated = MOST_INFLATED if info.compress_type != zipfile.ZIP_STORED else 1
                     _check_size(found[name], min(info.compress_size, size) * inflated)
     except FAILURES as error:
@@ -198,8 +199,8 @@ def is_named_array(text: str | None) -> bool:
     return path.endswith((".npy", ".npz")) and os.path.isfile(path)
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read a header, and stop before the data."""
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Read shape, dtype and whether the order is Fortran's; stop before the data."""
     version = np.lib.format.read_magic(file)
     formats: dict[Any, tuple[str, Any]] = {
         (1, 0): ("<H", np.lib.format.read_array_header_1_0),
@@ -214,13 +215,14 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if len(text) != size:
         raise ValueError(f"its header claims {size} bytes")
     try:
-        ast.literal_eval(text.decode("latin1"))  # numpy's own parser fails in many ways
-        shape, fortran_order, dtype = read(io.BytesIO(prefix + text))
+        with PARSING:
+            ast.literal_eval(text.decode("latin1"))  # numpy's own parser fails in many ways
+            shape, fortran_order, dtype = read(io.BytesIO(prefix + text))
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError("its header is damaged") from error
     if any(n < 0 for n in shape) or math.prod(shape) > MOST_VALUES:
         raise ValueError(f"shape {shape} is impossible")
-    return shape, fortran_order, dtype
+    return shape, dtype, fortran_order
 
 
 def _check_size(array: Stored, most: int) -> None:
