@@ -19,7 +19,7 @@ class Opened:
     """A page, and what was heard of it."""
 
     page: object
-    errors: list = field(default_factory=list)  # of the console, and those that nothing caught
+    errors: list = field(default_factory=list)  # all of the console, and those that nothing caught
     requests: list = field(default_factory=list)  # other than for the file itself
     dialogs: list = field(default_factory=list)
 
@@ -44,17 +44,17 @@ class Opened:
             "node => JSON.parse(JSON.stringify(node.data))"
         )
 
-    def violations(self):
-        """Return what axe-core finds serious or critical, in words."""
+    def violations(self, rules=None):
+        """Return what axe-core finds, in words; by default, by all its rules."""
         script = (resources.files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
         self.page.evaluate(script)
+        only = {} if rules is None else {"runOnly": rules}
         found = self.page.evaluate(
-            "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+            "options => axe.run(document, options).then(result => result.violations)",
+            {"resultTypes": ["violations"], **only},
         )
         return [
-            f"{v['id']} ({v['impact']}): {[n['html'][:120] for n in v['nodes'][:3]]}"
-            for v in found
-            if v["impact"] in ("serious", "critical")
+            f"{v['id']} ({v['impact']}): {[n['html'][:120] for n in v['nodes'][:3]]}" for v in found
         ]
 
 
@@ -84,7 +84,7 @@ def opened(browser, path, hash="", size=(1400, 1000), **options):
         made.dialogs.append(dialog.message)
         dialog.dismiss()
 
-    page.on("console", lambda m: made.errors.append(m.text) if m.type == "error" else None)
+    page.on("console", lambda message: made.errors.append(message.text))
     page.on("pageerror", lambda error: made.errors.append(str(error)))
     page.on("dialog", dismiss)
     page.on("request", lambda r: None if r.url.startswith(OWN) else made.requests.append(r.url))

@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
 import sys
 from html import unescape
@@ -221,6 +222,7 @@ def test_nothing_valid_is_said(tmp_path, epochs):
     (split,) = data["splits"]
     said = json.dumps(split["alone"]) + json.dumps(split["verdicts"])
     assert re.search("No sample is valid|nothing to compare", said)
+    assert data["picture"] is None
 
 
 @pytest.mark.parametrize("scores", ["slim", "rolling"])
@@ -256,6 +258,21 @@ def test_names_of_epochs_are_what_people_read(tmp_path):
     data = data_of(report_of(run, tmp_path, compare=("base", "fine tuned")))
     assert data["title"] == "Epoch base against epoch fine tuned"
     assert data["splits"][0]["pairs"][0]["label"] == "base → fine tuned"
+
+
+def test_very_long_names_are_cut_where_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "EXPLAINED_ROWS", 0)
+    run = fastdiv.analyze({"y" * 10_000: whole(parting(n=200, epochs=(0, 1, 2)))})
+    run.summary["epoch_names"] = {"1": "z" * 10_000, "2": "two\n\u202elines"}
+    data = data_of(report_of(run, tmp_path, compare=(1, 2)))
+    (split,) = data["splits"]
+    cut = "z" * 59 + "…"
+    assert data["title"] == f"Epoch {cut} against epoch two  lines"
+    assert [e["label"] for e in split["epochs"]] == ["0", cut, "two  lines"]
+    assert data["read"].startswith("y" * 59 + "…: 200 samples")
+    assert split["name"] == "y" * 10_000
+    command = split["accounts"]["0→1"]["command"]
+    assert command == f"fastdiv explain RUN 0 {'z' * 10_000} --split {'y' * 10_000}"
 
 
 def test_splits_come_as_asked(tmp_path):
@@ -374,7 +391,9 @@ def test_the_same_run_makes_the_same_report(run, page, tmp_path):
     assert report_of(run, tmp_path) == page
     saved = tmp_path / "saved"
     run.save(saved)
-    assert data_of(report_of(fastdiv.load(saved), tmp_path)) == data_of(page)
+    data, loaded = data_of(page), data_of(report_of(fastdiv.load(saved), tmp_path))
+    assert loaded.pop("read") == f"{tmp_path.name}/saved · {data.pop('read')}"
+    assert loaded == data
 
 
 def test_what_is_interrupted_leaves_what_was_there(run, tmp_path, monkeypatch):
@@ -396,6 +415,25 @@ def test_what_cannot_be_written_is_said_in_a_line(run, tmp_path):
         run.report(tmp_path)
     with pytest.raises(UsageError, match="cannot be written: No such file"):
         run.report(tmp_path / "missing" / "report.html")
+
+
+def test_a_name_may_be_as_long_as_names_can_be_and_a_link_stays_one(run, tmp_path):
+    path = tmp_path / f"{'q' * 250}.html"
+    run.report(path)
+    link = tmp_path / "link.html"
+    link.symlink_to(path.name)
+    path.write_text("old")
+    run.report(link)
+    assert link.is_symlink()
+    assert path.read_text("utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes with names there")
+def test_what_is_no_file_is_left_alone(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe is not a file: name one"):
+        run.report(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize(

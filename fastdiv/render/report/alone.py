@@ -49,8 +49,9 @@ def _standing(view: SplitView, epoch: int, as_is: dict[str, Any]) -> str:
     said += f"; accuracy {as_is['accuracy']:.2%} of {as_is['n']:,} samples."
     if found.prior_entropy is not None and found.majority_accuracy is not None:
         said += (
-            f" Knowing the class shares alone reaches {found.prior_entropy:.4f} nats, always "
-            f"naming the most frequent class {found.majority_accuracy:.2%}."
+            f" Without any skill: always predicting the class shares reaches "
+            f"{found.prior_entropy:.4f} nats, always naming the most frequent class "
+            f"{found.majority_accuracy:.2%}."
         )
     return said
 
@@ -113,7 +114,7 @@ def _classes(otherwise: dict[str, dict[str, Any]]) -> str | None:
     if found is None or found["loss"] is None or found["accuracy"] is None:
         return None
     return (
-        f"Were all classes as frequent: loss {found['loss']:.4f} nats, accuracy "
+        f"If all classes were equally frequent: loss {found['loss']:.4f} nats, accuracy "
         f"{found['accuracy']:.2%}."
     )
 

@@ -40,6 +40,8 @@ def write_report(
     target = Path(path)
     if target.is_dir():
         raise UsageError(f"{target} is a directory: name a file, such as {target / 'report.html'}")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a file: name one, such as report.html")
     drawn = plotly_script(plotly)
     environment = _environment()
     made = contents(run, compare=compare, splits=splits, column=links)
@@ -86,9 +88,9 @@ def _write(target: Path, text: str) -> None:
     """Write a file under another name beside it, and rename it once it is complete."""
     partial: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{target.name}-", suffix=".partial", dir=target.absolute().parent
-        )
+        target = target.resolve()  # a link stays one
+        # Not named as the target is: its name may be as long as names can be.
+        descriptor, name = tempfile.mkstemp(prefix=".report-", suffix=".partial", dir=target.parent)
         partial = Path(name)
         # As the page's hashes are of: no line ends are translated; what has no UTF-8 becomes "?".
         with open(descriptor, "w", encoding="utf-8", errors="replace", newline="") as file:

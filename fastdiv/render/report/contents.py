@@ -19,7 +19,7 @@ from fastdiv.explain.view import SplitView
 from fastdiv.explain.wording import plain_id
 from fastdiv.render.pictures.causes import causes
 from fastdiv.render.pictures.loss_accuracy import loss_accuracy
-from fastdiv.render.pictures.picture import pair_key
+from fastdiv.render.pictures.picture import pair_key, plain
 from fastdiv.render.report.alone import alone
 from fastdiv.render.report.sections import CLASSES, MOVED, SECTIONS, Section
 from fastdiv.render.tables.glossary import GLOSSARY
@@ -90,9 +90,13 @@ class Scope:
         chosen = self.pairs if self.every_pair_explained else list(self.marked)
         return {(a, b): self.view.explain(a, b) for a, b in chosen}
 
-    def label(self, epoch: int) -> str:
-        """Return what people call an epoch."""
+    def name(self, epoch: int) -> str:
+        """Return what people call an epoch, as commands take it."""
         return epoch_label(epoch, self.run.summary.get("epoch_names", {}))
+
+    def label(self, epoch: int) -> str:
+        """Return what people call an epoch, on one line, cut where it is very long."""
+        return plain(self.name(epoch))
 
 
 def contents(
@@ -129,13 +133,13 @@ def contents(
         "data": {
             "title": _title(scopes, ends),
             "read": what_was_read(run),
-            "picture": _plain(loss_accuracy(run, ends)),
+            "picture": _plain(loss_accuracy(run, ends)) if _any_valid(run) else None,
             "split": views.index(run.split()) if run.split() in views else 0,
             "splits": [_split(scope, ends, column) for scope in scopes],
         },
         "texts": [text for scope in scopes for text in _texts(scope)],
         "glossary": glossary(),
-        "name": run.name,
+        "name": None if run.name is None else plain(run.name),
         "version": fastdiv.__version__,
     }
 
@@ -153,6 +157,11 @@ def _has(view: SplitView, ends: Ends) -> bool:
     return set(ends) <= set(view.evidence.epochs)
 
 
+def _any_valid(run: Run) -> bool:
+    """Whether there is a loss or an accuracy to draw."""
+    return bool(run.summary["invalid"]["n"] < run.summary["rows"])
+
+
 def _title(scopes: list[Scope], ends: Ends | None) -> str:
     if ends is not None:
         return f"Epoch {scopes[0].label(ends[0])} against epoch {scopes[0].label(ends[1])}"
@@ -164,9 +173,9 @@ def _title(scopes: list[Scope], ends: Ends | None) -> str:
 def what_was_read(run: Run) -> str:
     """Say in a line what the report is about."""
     summary = run.summary
-    said = [] if run.name is None else [run.name]
+    said = [] if run.name is None else [plain(run.name)]
     said += [
-        f"{entry['split'] or 'data'}: {_counted(entry['n_samples'], 'sample')}, "
+        f"{plain(entry['split'] or 'data')}: {_counted(entry['n_samples'], 'sample')}, "
         f"{_counted(entry['n_epochs'], 'epoch')}"
         for entry in summary["splits"]
     ]
@@ -224,7 +233,7 @@ def _account(scope: Scope, pair: Ends) -> dict[str, str]:
     """Return what is said of a pair that is not explained."""
     row = scope.view.transition(*pair)
     names = scope.run.summary.get("epoch_names", {})
-    words = ["fastdiv", "explain", "RUN", *map(scope.label, pair)]
+    words = ["fastdiv", "explain", "RUN", *map(scope.name, pair)]
     if scope.view.split is not None:
         words += ["--split", scope.view.split]
     return {

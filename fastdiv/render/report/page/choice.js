@@ -3,7 +3,9 @@
 
 const choice = { split: 0, pair: null, epoch: null };
 const listeners = [];
+const REST = 300; // ms between two changes of the address: browsers refuse very many
 let report = null;
+let resting = null;
 
 function currentSplit() {
   return report.splits[choice.split];
@@ -39,7 +41,8 @@ function choose(change) {
     const same = split.pairs.find((pair) => pair.key === choice.pair);
     if (!same) choice.pair = split.pair;
     const epochs = split.epochs.map((e) => e.epoch);
-    if (!epochs.includes(choice.epoch)) choice.epoch = nearestEpoch(epochs, choice.epoch);
+    if (choice.epoch === null) choice.epoch = split.epoch;
+    else if (!epochs.includes(choice.epoch)) choice.epoch = nearestEpoch(epochs, choice.epoch);
   }
   if ("pair" in change && change.pair !== choice.pair) {
     if (split.pairs.some((pair) => pair.key === change.pair)) {
@@ -55,8 +58,21 @@ function choose(change) {
     }
   }
   if (what.size === 0) return;
-  history.replaceState(null, "", `#${addressOfChoice()}`);
+  if (resting === null) writeAddress();
+  else resting.late = true;
   for (const listener of listeners) listener(what);
+}
+
+// Write the choice into the address, and what is chosen meanwhile after a rest.
+function writeAddress() {
+  history.replaceState(null, "", `#${addressOfChoice()}`);
+  const rest = { late: false };
+  resting = rest;
+  setTimeout(() => {
+    if (resting !== rest) return;
+    resting = null;
+    if (rest.late) writeAddress();
+  }, REST);
 }
 
 function addressOfChoice() {
@@ -79,7 +95,7 @@ function choiceOfAddress() {
     if (place >= 0) found.split = place;
   }
   if (said.has("pair")) found.pair = said.get("pair").replace(",", "→");
-  if (said.has("epoch")) found.epoch = Number(said.get("epoch"));
+  if (/^-?\d+$/.test(said.get("epoch") || "")) found.epoch = Number(said.get("epoch"));
   return found;
 }
 
@@ -89,5 +105,8 @@ function startChoice(data) {
   choice.pair = currentSplit().pair;
   choice.epoch = currentSplit().epoch;
   choose(choiceOfAddress());
-  addEventListener("hashchange", () => choose(choiceOfAddress()));
+  addEventListener("hashchange", () => {
+    resting = null; // what the reader asks for holds, not what is yet to be written
+    choose(choiceOfAddress());
+  });
 }

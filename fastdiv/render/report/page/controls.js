@@ -18,12 +18,17 @@ function short(text) {
   return text.length > 60 ? `${text.slice(0, 59)}…` : text;
 }
 
+// Who looks at a pair looks at where it ends, too.
+function choosePair(key) {
+  choose({ pair: key, epoch: currentSplit().pairs.find((pair) => pair.key === key).to });
+}
+
 function pairControl() {
-  const select = el("select", { id: "pair", onchange: () => choose({ pair: select.value }) });
+  const select = el("select", { id: "pair", onchange: () => choosePair(select.value) });
   const step = (by) => () => {
     const { pairs } = currentSplit();
     const place = pairs.findIndex((pair) => pair.key === choice.pair) + by;
-    if (pairs[place]) choose({ pair: pairs[place].key });
+    if (pairs[place]) choosePair(pairs[place].key);
   };
   const before = el("button", { type: "button", "aria-label": "Previous pair", onclick: step(-1) }, "‹");
   const after = el("button", { type: "button", "aria-label": "Next pair", onclick: step(1) }, "›");

@@ -2,7 +2,7 @@
 
 // Spreadsheets run text that starts like a formula; an apostrophe before it makes it text.
 function harmless(text) {
-  return /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text;
 }
 
 function raw(value) {
@@ -16,14 +16,19 @@ function csvField(text) {
   return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 }
 
-function asCsv(headings, rows) {
-  const lines = [headings.map(harmless), ...rows.map((row) => row.map(raw))];
+function asCsv(names, rows) {
+  const lines = [names, ...rows.map((row) => row.map(raw))];
   return lines.map((line) => line.map(csvField).join(",")).join("\r\n") + "\r\n";
 }
 
-function asTabs(headings, rows) {
-  const lines = [headings.map(harmless), ...rows.map((row) => row.map(raw))];
-  return lines.map((line) => line.map((x) => x.replace(/[\t\r\n]+/g, " ")).join("\t")).join("\n");
+// A quote would open a cell that ends at the next one, maybe rows below.
+function tabField(text) {
+  const line = text.replace(/[\t\r\n]+/g, " ");
+  return line.includes('"') ? csvField(line) : line;
+}
+
+function asTabs(names, rows) {
+  return [names, ...rows.map((row) => row.map(raw))].map((line) => line.map(tabField).join("\t")).join("\n");
 }
 
 async function copyText(text, what) {

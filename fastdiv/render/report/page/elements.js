@@ -25,9 +25,9 @@ function name(text, attributes) {
   return el("bdi", { title: cut === shown ? null : shown.slice(0, 400), ...attributes }, cut);
 }
 
-// A sentence that may hold very long names.
+// A sentence that may hold very long names, and such as would turn round what comes after them.
 function said(text) {
-  const shown = String(text);
+  const shown = String(text).replace(/[\u202a-\u202e]/g, "");
   return shown.length > 4000 ? `${shown.slice(0, 4000)}…` : shown;
 }
 

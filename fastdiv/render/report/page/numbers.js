@@ -31,9 +31,12 @@ function written(value, kind) {
   return plainNumber(x);
 }
 
-// Nats with four decimals; what these cannot show, with three significant digits.
+// Nats with four decimals, or fewer where the table has no more digits of a large number; what
+// these cannot show, with two significant digits.
 function small(x, sign) {
-  if (x === 0 || Math.abs(x) >= 0.001) return fixed(x, 4, sign);
+  const size = Math.abs(x);
+  if (x === 0) return fixed(x, 4, sign);
+  if (size >= 0.001) return fixed(x, Math.max(0, 4 - Math.max(0, Math.floor(Math.log10(size)))), sign);
   const text = Math.abs(x) >= 1e-6 ? String(Number(Math.abs(x).toPrecision(2))) : Math.abs(x).toExponential(1);
   return (x < 0 ? MINUS : sign ? "+" : "") + text.replace("e-", `e${MINUS}`);
 }

@@ -34,7 +34,7 @@ function sectionOf(section) {
     }
     if (part.is === "facts") {
       return el("dl", { class: "facts" }, part.rows.map(([what, value]) =>
-        el("div", {}, el("dt", {}, what), el("dd", {}, said(value)))));
+        el("div", {}, el("dt", {}, name(what)), el("dd", {}, said(value)))));
     }
     const picture = pictureFigure(part, "h3");
     shownPictures.push(picture);
@@ -50,6 +50,12 @@ function showSections(place) {
   shownPictures = [];
   shownTables = [];
   place.replaceChildren(...currentSplit().sections.map(sectionOf));
+}
+
+// What the address names was not there yet when the browser looked for it.
+function showAddressed() {
+  const place = document.getElementById(location.hash.slice(1));
+  if (place) place.scrollIntoView();
 }
 
 async function start() {
@@ -75,6 +81,7 @@ async function start() {
   });
   document.documentElement.dataset.ready = "yes";
   await afterPaint();
+  showAddressed();
   await runPlotly();
   startPictures();
 }

@@ -22,16 +22,17 @@ function tableBlock(content, level) {
       announce(table.count.textContent);
     },
   });
-  const headings = () => content.columns.map((column) => column.title);
+  // Headings such as "after" stand beside others; what is taken along has each name but once.
+  const names = content.columns.map((column) => column.name);
   const tools = el("div", { class: "tools" }, search,
-    copyButton("Copy", content.title, () => asTabs(headings(), rawRows(table))),
+    copyButton("Copy", content.title, () => asTabs(names, rawRows(table))),
     el("button", {
       type: "button", class: "small",
-      onclick: () => saveFile(`${content.name}.csv`, asCsv(headings(), rawRows(table))),
+      onclick: () => saveFile(`${content.name}.csv`, asCsv(names, rawRows(table))),
     }, "Save as CSV"),
     table.count);
   const head = el("tr", {}, content.columns.map((column, i) => heading(table, column, i)));
-  table.box = el("div", { class: "scroll", role: "region", tabindex: "0", "aria-labelledby": titleId },
+  table.box = el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": `Table: ${content.title}` },
     el("table", { "aria-labelledby": titleId }, el("thead", {}, head), table.body));
   table.tools = tools;
   table.node = el("div", { class: "table-block" },
@@ -144,7 +145,7 @@ function fill(table) {
 function cellOf(value, column, links) {
   const text = written(value, column.kind);
   if (NUMERIC.has(column.kind)) {
-    return el("td", { class: `number${asNumber(value) < 0 ? " below" : ""}` }, text);
+    return el("td", { class: "number" }, text);
   }
   const long = text.length > LONG ? " long" : "";
   if (column.kind === "id") return el("td", { class: `id${long}` }, idOf(value, links));
@@ -162,6 +163,7 @@ function idOf(value, links) {
 function safeAddress(address) {
   const plain = String(address);
   if (/[\u0000-\u001f\u007f]/.test(plain)) return null;
+  if (/^\s*[/\\]{2}/.test(plain)) return null; // another machine's
   const scheme = /^\s*([a-z][a-z0-9+.-]*):/i.exec(plain);
   if (scheme === null) return plain.trim() === "" ? null : plain;
   return ["http", "https", "file"].includes(scheme[1].toLowerCase()) ? plain : null;

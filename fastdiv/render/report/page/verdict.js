@@ -11,7 +11,7 @@ function firstScreen() {
   const headline = el("div", { class: "headline" });
   const details = el("div", { class: "details" });
   const node = el("section", { id: "why", "aria-labelledby": "why-title" },
-    el("div", { class: "first" }, chart ? el("div", { class: "chart" }, chart.node) : null, headline), details);
+    el("div", { class: "first" }, headline, chart ? el("div", { class: "chart" }, chart.node) : null), details);
   let bar = null;
   const show = (what) => {
     if (!what || what.has("split") || what.has("pair")) {
@@ -19,6 +19,7 @@ function firstScreen() {
       bar = showVerdict(headline, details);
     }
     if (chart && what) update(chart);
+    if (what && (what.has("split") || what.has("pair"))) announce(headline.querySelector("h2").textContent);
   };
   show(null);
   onChoice(show);
@@ -57,10 +58,10 @@ function showVerdict(headline, details) {
   const pair = currentPair();
   if (!verdict) return showAccount(split, pair, headline);
   append(headline, [
-    el("p", { class: "kicker" }, pair.why ? `Epoch ${pair.label}: ${pair.why}` : `Epoch ${pair.label}`),
+    el("p", { class: "kicker" }, pair.why ? `Epochs ${pair.label}: ${pair.why}` : `Epochs ${pair.label}`),
     el("h2", { id: "why-title" }, headlineOf(verdict.headline)), tiles(verdict)]);
   let bar = null;
-  if (split.causes && split.causes.frames[choice.pair]) {
+  if (verdict.rows.length && split.causes.frames[choice.pair]) {
     bar = pictureFigure({ ...split.causes, how: "" }, "h3", roomForNumbers);
     bar.node.querySelector("figcaption").className = "unseen"; // the causes below say the same
     headline.append(bar.node);
@@ -82,7 +83,7 @@ function showAlone(split, headline) {
 function showAccount(split, pair, headline) {
   const account = split.accounts[pair.key];
   append(headline, [
-    el("p", { class: "kicker" }, `Epoch ${pair.label}`),
+    el("p", { class: "kicker" }, `Epochs ${pair.label}`),
     el("h2", { id: "why-title" }, headlineOf(account.headline)),
     el("p", { class: "note" }, `${account.why} `, el("code", {}, account.command))]);
   return null;
@@ -107,9 +108,10 @@ function causeCards(verdict) {
       el("p", { class: "note" }, cause.numbers.replace(/-(?=[\d.])/g, MINUS)))))];
 }
 
-// What begins with the name of a split is left as it is.
+// What begins with the name of a split is left as it is; very long names are cut.
 function headlineOf(text) {
-  return text.startsWith("from epoch ") ? said(`F${text.slice(1)}`) : said(text);
+  const shown = said(text.replace(/[^\s:;,]{80,}/g, (word) => `${word.slice(0, 60)}…`));
+  return shown.startsWith("from epoch ") ? `F${shown.slice(1)}` : shown;
 }
 
 function sentenceOf(text) {
