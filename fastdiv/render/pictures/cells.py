@@ -31,7 +31,7 @@ CELLS = {
     "ww_changed": ("wrong, another prediction", "x"),
     "membership": ("samples that came and went", "."),
 }
-PATTERNS = 30  # bars, at most, that are wide enough for a pattern
+WIDE = 30  # bars, at most, that are wide
 OUTLYING = 4.0  # times the 80th percentile: bars beyond are cut off at first
 
 
@@ -58,7 +58,8 @@ def cells(view: SplitView) -> Picture | None:
             "marker": {
                 "color": COLOURS.get(cell, COLOURS["total"]),
                 "line": {"width": 0},
-                "pattern": {"shape": CELLS[cell][1] if len(x) <= PATTERNS else ""},
+                # Patterns tell apart what the colour-blind see as one grey; narrow bars too.
+                "pattern": {"shape": CELLS[cell][1], "size": 8 if len(x) <= WIDE else 4},
             },
             "text": _said(rows, cell),
             "textposition": "none",
@@ -76,7 +77,7 @@ def cells(view: SplitView) -> Picture | None:
         "marker": {
             "color": COLOURS["total"],
             "symbol": "diamond",
-            "size": 11 if len(x) <= PATTERNS else 6,
+            "size": 11 if len(x) <= WIDE else 6,
             "line": {"color": "white", "width": 1},  # on bars of the same colour
         },
         "text": steps,
@@ -87,7 +88,7 @@ def cells(view: SplitView) -> Picture | None:
         "height": 400,
         "margin": {"l": 10, "r": 18, "t": 10, "b": 10},
         "barmode": "relative",
-        "bargap": 0.2 if len(x) <= PATTERNS else 0.0,
+        "bargap": 0.2 if len(x) <= WIDE else 0.0,
         "xaxis": ends.layout(bars=True),
         "yaxis": {
             "title": {"text": "change in loss (nats)"},

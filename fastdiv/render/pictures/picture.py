@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdiv import markup
 from fastdiv.errors import UsageError
-from fastdiv.markup import BLUE, GREEN, GREY, PURPLE, VERMILION
+from fastdiv.markup import BLUE, GREEN, PURPLE, VERMILION
 
 DIGITS = 5  # significant ones of a coordinate
 MORE_DIGITS = 8  # where there are few, and their values are read to the last digit
@@ -28,7 +28,7 @@ COLOURS = {
     "rr": BLUE,
     "rw": VERMILION,
     "wr": GREEN,
-    "ww_same": GREY,
+    "ww_same": "#66666a",  # darker than GREY: not like PURPLE without red or green
     "ww_changed": PURPLE,
     "refinement": GREEN,
     "calibration": PURPLE,

@@ -65,7 +65,7 @@ def _confidence(view: SplitView, epoch: int) -> str | None:
     return (
         f"Confidence is {100 * found.ece:.2f} points from accuracy on average (expected "
         f"calibration error, {found.bins} bins), mostly "
-        f"{'above' if more else 'below'} it: {'over' if more else 'under'}confident."
+        f"{'above' if more else 'below'} it: {'over' if more else 'under'}-confident."
     )
 
 

@@ -152,11 +152,11 @@ COLUMNS = (
     Column("nats", "Adds to the loss", "nats", GLOSSARY["contribution"]),
     Column("points", "Adds to the accuracy", "points", GLOSSARY["contribution"]),
     Column("recall_before", "Recall before", "share", GLOSSARY["recall"]),
-    Column("recall_after", "after", "share", GLOSSARY["recall"]),
+    Column("recall_after", "Recall after", "share", GLOSSARY["recall"]),
     Column("precision_before", "Precision before", "share", GLOSSARY["precision"]),
-    Column("precision_after", "after", "share", GLOSSARY["precision"]),
+    Column("precision_after", "Precision after", "share", GLOSSARY["precision"]),
     Column("loss_before", "Loss before", "loss", GLOSSARY["log-loss"]),
-    Column("loss_after", "after", "loss", GLOSSARY["log-loss"]),
+    Column("loss_after", "Loss after", "loss", GLOSSARY["log-loss"]),
 )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HISTORY_COLUMNS = (
     Column("n_correct", "Times right", "count", GLOSSARY["times right"]),
-    Column("n_epochs", "of epochs", "count", GLOSSARY["times right"]),
+    Column("n_epochs", "Epochs seen", "count", GLOSSARY["times right"]),
     Column("first_learned", "First learned", "epoch", GLOSSARY["first learned"]),
     Column("forgetting_events", "Forgotten", "count", GLOSSARY["forgetting event"]),
     Column("aum", "AUM", "number", GLOSSARY["AUM"]),

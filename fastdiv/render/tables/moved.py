@@ -32,13 +32,13 @@ COLUMNS = (
     Column("id", "Sample", "id"),
     Column("label", "Label", "class"),
     Column("predicted_before", "Predicted before", "class"),
-    Column("predicted_after", "after", "class"),
+    Column("predicted_after", "Predicted after", "class"),
     Column("cell", "What became of it", "text", "Whether it was right before, and is after."),
     Column("delta", "Change in loss", "nats", "Of the sample's own log-loss, in nats."),
     Column("loss_before", "Loss before", "loss", GLOSSARY["log-loss"]),
-    Column("loss_after", "after", "loss", GLOSSARY["log-loss"]),
+    Column("loss_after", "Loss after", "loss", GLOSSARY["log-loss"]),
     Column("confidence_before", "Confidence before", "share", GLOSSARY["confidence"]),
-    Column("confidence_after", "after", "share", GLOSSARY["confidence"]),
+    Column("confidence_after", "Confidence after", "share", GLOSSARY["confidence"]),
 )
 
 
