@@ -78,7 +78,7 @@ def loss_accuracy(run: Run, marked: tuple[int, int] | None = None) -> Picture:
             "automargin": True,
             "zeroline": False,
             "tickformat": "~%",
-            "autorangeoptions": {"minallowed": -0.02, "maxallowed": 1.02},
+            "autorangeoptions": {"clipmin": -0.02, "clipmax": 1.02},
         },
         "hovermode": "x unified",
         "hoversubplots": "axis",

@@ -26,8 +26,9 @@ function name(text, attributes) {
 }
 
 // A sentence that may hold very long names, and such as would turn round what comes after them.
+// A number that is negative has the sign of one.
 function said(text) {
-  const shown = String(text).replace(/[\u202a-\u202e]/g, "");
+  const shown = String(text).replace(/[\u202a-\u202e]/g, "").replace(/(?<=[\s(])-(?=\d+\.\d)/g, MINUS);
   return shown.length > 4000 ? `${shown.slice(0, 4000)}…` : shown;
 }
 

@@ -66,7 +66,7 @@ function showVerdict(headline, details) {
     bar.node.querySelector("figcaption").className = "unseen"; // the causes below say the same
     headline.append(bar.node);
   }
-  append(headline, verdict.notes.map((note) => el("p", { class: "note" }, note)));
+  append(headline, verdict.notes.map((note) => el("p", { class: "note" }, said(note))));
   append(details, [causeCards(verdict), findingList(verdict)]);
   return bar;
 }
@@ -105,7 +105,7 @@ function causeCards(verdict) {
       el("p", {}, `${sentenceOf(cause.evidence)}`),
       el("p", { class: "advice" }, el("strong", {}, "Try: "), said(cause.advice)),
       sampleIds(cause),
-      el("p", { class: "note" }, cause.numbers.replace(/-(?=[\d.])/g, MINUS)))))];
+      el("p", { class: "note" }, said(cause.numbers).replace(/(?<=e)-(?=\d)/, MINUS)))))];
 }
 
 // What begins with the name of a split is left as it is; very long names are cut.
