@@ -157,3 +157,15 @@ def assert_same(run, wanted, tables=TABLES):
 def column(run, name, where="epochs"):
     """Return a column of a table of a run as a list."""
     return getattr(run, where)[name].to_pylist()
+
+
+def learned(epochs, n, c, seed=1):
+    """Make epochs of a model that learns and grows too sure: its loss falls and then rises."""
+    made = make(range(epochs), n=n, c=c, seed=seed)
+    rng = np.random.default_rng(seed)
+    always = rng.normal(0, 2, (n, c))
+    for epoch, rows in made.items():
+        x = always + rng.normal(0, 0.5, (n, c))
+        x[np.arange(n), rows.y] += 0.2 * epoch
+        rows.x = (x * 0.3 * (1 + epoch)).astype(np.float32)
+    return made

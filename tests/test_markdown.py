@@ -6,9 +6,8 @@ import json
 import re
 from collections import Counter
 
-import numpy as np
 import pytest
-from dumps import arrays, make
+from dumps import arrays, learned, make
 from markdown_it import MarkdownIt
 
 import fastdiv
@@ -34,13 +33,7 @@ NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?%?")
 
 @pytest.fixture(scope="module")
 def run():
-    dump = make(range(14), n=300, c=5, seed=2)
-    rng = np.random.default_rng(0)
-    always = rng.normal(0, 2, (300, 5))
-    for epoch, rows in dump.items():
-        x = always + rng.normal(0, 0.5, (300, 5))
-        x[np.arange(300), rows.y] += 0.2 * epoch
-        rows.x = (x * (0.3 + 0.1 * epoch)).astype(np.float32)
+    dump = learned(14, n=300, c=5)
     return fastdiv.analyze({"train": arrays(make((0, 1), c=5)), "val": arrays(dump)})
 
 

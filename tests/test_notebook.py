@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from dumps import arrays, make
+from dumps import arrays, learned, make
 
 import fastdiv
 from fastdiv import markup
@@ -76,14 +76,7 @@ def said(thing):
 
 @pytest.fixture(scope="module")
 def dump():
-    made = make(range(12), n=200, c=5)
-    rng = np.random.default_rng(1)
-    always = rng.normal(0, 2, (200, 5))
-    for epoch, rows in made.items():
-        x = always + rng.normal(0, 0.5, (200, 5))
-        x[np.arange(200), rows.y] += 0.2 * epoch
-        rows.x = (x * (0.3 + 0.15 * epoch)).astype(np.float32)
-    return made
+    return learned(12, n=200, c=5)
 
 
 @pytest.fixture(scope="module")

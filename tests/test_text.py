@@ -8,7 +8,7 @@ from itertools import pairwise, takewhile
 
 import numpy as np
 import pytest
-from dumps import arrays, make
+from dumps import arrays, learned, make
 
 import fastdiv
 from fastdiv.explain.pair import epochs_in_words
@@ -26,14 +26,7 @@ HOSTILE = (
 @pytest.fixture(scope="module")
 def dump():
     """Twenty epochs of 200 samples in four classes: the loss falls and rises, accuracy rises."""
-    made = make(range(20), n=200, c=4, seed=5)
-    rng = np.random.default_rng(6)
-    always = rng.normal(0, 2, (200, 4))
-    for epoch, rows in made.items():
-        x = always + rng.normal(0, 0.5, (200, 4))
-        x[np.arange(200), rows.y] += 0.2 * epoch
-        rows.x = (x * (0.3 + 0.1 * epoch)).astype(np.float32)
-    return made
+    return learned(20, n=200, c=4)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdiv.explain.classes.by_epoch import ClassesOf, classes_by_epoch, contributions
+from fastdiv.explain.evidence import Floats
 from fastdiv.render.pictures.epoch_axis import EpochAxis
 from fastdiv.render.pictures.picture import (
     COLOURS,
@@ -25,18 +26,8 @@ from fastdiv.render.pictures.picture import (
 if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
 
-Floats = NDArray[np.float64]
 ROW, REST = 26, 90  # pixels: a class, and what is around them
 DWARFS = 4.0  # times the largest bar of a class: a longer one of all others is told, not drawn
-
-
-@dataclass(frozen=True, slots=True)
-class _Epoch:
-    """By class, what an epoch's means are made of."""
-
-    support: Floats
-    loss: Floats  # summed, then divided by all samples of the epoch
-    right: Floats  # likewise
 
 
 def class_changes(
@@ -54,23 +45,18 @@ def class_changes(
         Classes shown; the others are one bar together.
     """
     axis = EpochAxis.of(view.epochs.to_pylist())
-    table = view.classes
-    epochs = table["epoch"].to_numpy()
-    columns = {
-        name: table[name].to_numpy(zero_copy_only=False).astype(np.float64)
-        for name in ("support", "loss", "true_positive")
-    }
+    c = view._run.summary["classes"]
+    by_epoch = classes_by_epoch(view.classes, c)
+    known = {epoch for epoch, rows in by_epoch.items() if rows.n}
+    names = [
+        name if isinstance(name, str) else f"class {name}"
+        for name in view.classes["class"].slice(0, c).to_pylist()
+    ]
     frames: dict[str, Frame] = {}
     for a, b in pairs:
-        before, after = (
-            _epoch({name: column[epochs == e] for name, column in columns.items()}) for e in (a, b)
-        )
-        if before is None or after is None:
+        if not {a, b} <= known:
             continue
-        names = [
-            name if isinstance(name, str) else f"class {name}"
-            for name in table.filter(epochs == a)["class"].to_pylist()
-        ]
+        before, after = by_epoch[a], by_epoch[b]
         label = (axis.say(a), axis.say(b))
         frames[pair_key(a, b)] = _frame(before, after, names, label, most)
     if not frames:
@@ -103,24 +89,13 @@ def class_changes(
     )
 
 
-def _epoch(columns: dict[str, Floats]) -> _Epoch | None:
-    """Return what an epoch's means are made of; None where it has no valid samples."""
-    support = columns["support"]
-    n = float(support.sum())
-    if not n:
-        return None
-    losses = np.where(support > 0, columns["loss"], 0.0)
-    return _Epoch(support, support * losses / n, columns["true_positive"] / n)
-
-
 def _frame(
-    before: _Epoch, after: _Epoch, names: Sequence[str], label: tuple[str, str], most: int
+    before: ClassesOf, after: ClassesOf, names: Sequence[str], label: tuple[str, str], most: int
 ) -> Frame:
     """Return what is shown of one pair."""
-    infinite = ~(np.isfinite(before.loss) & np.isfinite(after.loss))
-    with np.errstate(invalid="ignore"):
-        loss = np.where(infinite, np.nan, after.loss - before.loss)
-    points = 100 * (after.right - before.right)
+    loss, points = contributions(before, after)
+    points *= 100
+    infinite = np.isnan(loss)
     there = np.flatnonzero((before.support > 0) | (after.support > 0))
     size = np.maximum(_relative(loss), _relative(points)) + infinite  # infinite ones first
     shown = there[np.argsort(-size[there], kind="stable")][:most]
@@ -161,8 +136,7 @@ def _frame(
             if np.isnan(_drawn(values, len(shown))[i])
         ],
     }  # fmt: skip
-    return Frame(_text(names, loss, points, infinite & (before.support + after.support > 0), label),
-                 data, layout)  # fmt: skip
+    return Frame(_text(names, loss, points, infinite, label), data, layout)
 
 
 def _drawn(values: Sequence[float], shown: int) -> list[float]:
@@ -181,7 +155,7 @@ def _nats(x: float) -> str:
     return "infinite loss" if np.isnan(x) else f"{signed(x)} nats"
 
 
-def _hover(k: Any, names: Sequence[str], before: _Epoch, after: _Epoch,
+def _hover(k: Any, names: Sequence[str], before: ClassesOf, after: ClassesOf,
            loss: Floats, points: Floats) -> str:  # fmt: skip
     """Say what a class adds."""
     counts = f"{int(before.support[k]):,}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdiv.explain.classes.by_epoch import ClassesOf, classes_by_epoch, contributions
 from fastdiv.explain.evidence import Floats, Ints
 from fastdiv.render.pictures.picture import pair_key, plain, signed
 from fastdiv.render.tables.glossary import GLOSSARY
@@ -28,61 +28,6 @@ ROW_BYTES = 80  # of a class and pair, without its name
 NAMED = 2  # classes in a text
 
 
-@dataclass(frozen=True, slots=True)
-class _Epoch:
-    """The rows of `Run.classes` of one epoch.
-
-    Attributes
-    ----------
-    support, predicted, right : (c,) int64
-    loss : (c,) float64
-        Nats, infinite where that of any sample is, NaN of a class without samples.
-    """
-
-    support: Ints
-    predicted: Ints
-    right: Ints
-    loss: Floats
-
-    @property
-    def n(self) -> int:
-        """Valid samples."""
-        return int(self.support.sum())
-
-    @property
-    def losses(self) -> Floats:
-        """What each class (c,) adds to the mean loss, in nats; infinite where its loss is."""
-        sums = np.zeros(len(self.loss))
-        np.multiply(self.loss, self.support, out=sums, where=self.support > 0)
-        return sums / self.n
-
-    @property
-    def accuracies(self) -> Floats:
-        """What each class (c,) adds to the accuracy."""
-        return self.right / self.n
-
-    @property
-    def recall(self) -> Floats:
-        """The recall (c,), NaN of nothing."""
-        return _over(self.right, self.support)
-
-    @property
-    def precision(self) -> Floats:
-        """The precision (c,), NaN of nothing."""
-        return _over(self.right, self.predicted)
-
-    @property
-    def f1(self) -> Floats:
-        """The F1 score (c,), NaN of nothing."""
-        return _over(2 * self.right, self.support + self.predicted)
-
-
-def _over(part: Ints, whole: Ints) -> Floats:
-    ratio = np.full(len(part), np.nan)
-    np.divide(part, whole, out=ratio, where=whole > 0)
-    return ratio
-
-
 def classes(view: SplitView, pairs: Sequence[tuple[int, int]]) -> Table | None:
     """Return, for pairs of epochs, what each class adds to the change in loss and accuracy.
 
@@ -100,7 +45,9 @@ def classes(view: SplitView, pairs: Sequence[tuple[int, int]]) -> Table | None:
     Table or None
         Classes that add most to the change in loss first. None where no sample is valid.
     """
-    names, by_epoch = _epochs(view)
+    c = view._run.summary["classes"]
+    names: list[Any] = list(class_values(view.classes["class"].slice(0, c)))
+    by_epoch = classes_by_epoch(view.classes, c)
     known = {epoch for epoch, rows in by_epoch.items() if rows.n}
     pairs = [(a, b) for a, b in pairs if a in known and b in known]
     if not pairs:
@@ -111,11 +58,8 @@ def classes(view: SplitView, pairs: Sequence[tuple[int, int]]) -> Table | None:
     infinite = False
     for a, b in pairs:
         before, after = by_epoch[a], by_epoch[b]
-        with np.errstate(invalid="ignore"):
-            nats = after.losses - before.losses
-        nats[~np.isfinite(nats)] = np.nan
+        nats, points = contributions(before, after)
         infinite = infinite or bool(np.isnan(nats).any())
-        points = after.accuracies - before.accuracies
         size = np.where(np.isnan(nats), np.inf, np.abs(nats))
         order = np.lexsort((np.arange(len(size)), -np.abs(points), -size))[:most]
         text = _text(view, names, (a, b), nats, points, order)
@@ -160,26 +104,8 @@ COLUMNS = (
 )
 
 
-def _epochs(view: SplitView) -> tuple[list[Any], dict[int, _Epoch]]:
-    """Return the classes, by name or number, and the rows of each epoch of a split."""
-    table = view.classes
-    epochs = table["epoch"].to_numpy()
-    c = view._run.summary["classes"]
-    names: list[Any] = list(class_values(table["class"].slice(0, c)))
-    support, predicted, right = (
-        table[name].to_numpy() for name in ("support", "predicted", "true_positive")
-    )
-    loss = table["loss"].to_numpy()
-    return names, {
-        int(epochs[at]): _Epoch(
-            support[at : at + c], predicted[at : at + c], right[at : at + c], loss[at : at + c]
-        )
-        for at in range(0, len(epochs), c)
-    }
-
-
 def _values(
-    names: list[Any], before: _Epoch, after: _Epoch, nats: Floats, points: Floats, order: Ints
+    names: list[Any], before: ClassesOf, after: ClassesOf, nats: Floats, points: Floats, order: Ints
 ) -> dict[str, list[Any]]:
     """Return the columns of a pair, the classes in an order."""
     return {
@@ -223,7 +149,7 @@ def _named(name: Any) -> str:
     return f"“{plain(name)}”"
 
 
-def _report(names: list[Any], rows: _Epoch, epoch: int, view: SplitView) -> Table:
+def _report(names: list[Any], rows: ClassesOf, epoch: int, view: SplitView) -> Table:
     """Return how well one epoch tells each class."""
     label = epoch_words(view, epoch)
     recall = rows.recall
