@@ -14,7 +14,7 @@ demo: $(VENV)/.demo ## train a small classifier on noisy labels, dump its predic
 	$(BIN)/fastdiv demo -o demo-run
 
 test: $(VENV)/.test ## run the tests; PYTEST_ARGS are passed on
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.check ## lint, formatting, types, and the rules of the architecture
 	$(BIN)/ruff check .
