@@ -79,7 +79,10 @@ SECTIONS = (
             lambda s: distribution(s.view, s.epochs, of="loss"),
         ),
     ),
-    Section("refinement", "Calibration against refinement", (lambda s: refinement(s.view),)),
+    Section(  # of a single epoch, the first screen shows it
+        "refinement", "Calibration against refinement",
+        (lambda s: refinement(s.view) if s.view.epochs.num_rows > 1 else None,),
+    ),
     Section(
         "concentration", "Where the loss lies",
         (lambda s: concentration(s.view, s.epochs), lambda s: worst(s.view, s.epochs)),
