@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fastdiv.markup import signed
+
 if TYPE_CHECKING:
     from fastdiv.explain.explanation import Cause, Explanation
 
@@ -126,12 +128,6 @@ def plain_id(sample_id: Any) -> int | str:
 def words(name: str) -> str:
     """Return the name of a cause as people write it."""
     return name.replace("_", " ")
-
-
-def signed(x: float) -> str:
-    """Write nats with a sign; what rounds to nothing has none."""
-    text = f"{x:+.4f}"
-    return "0.0000" if float(text) == 0 else text
 
 
 def share(x: float | None) -> str:

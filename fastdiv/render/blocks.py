@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from fastdiv.explain import wording
-from fastdiv.markup import NAME, SENTENCE, printable, printable_id
+from fastdiv.markup import NAME, SENTENCE, printable, printable_id, signed
 from fastdiv.render import charts
 
 # How a value is written. nats: a signed change with four digits, delta: with five; share: of
@@ -176,7 +176,7 @@ def written(value: Any, kind: Kind) -> str:
     if kind == "part":
         return wording.share(value)
     if kind == "nats":
-        return wording.signed(value)
+        return signed(value)
     formats = {"epoch": "", "count": ",", "share": ".1%", "delta": "+.5f"}
     return f"{100 * value:+.2f}" if kind == "points" else format(value, formats[kind])
 

@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fastdiv.explain.pair import CELLS
-from fastdiv.explain.wording import signed
-from fastdiv.markup import printable
+from fastdiv.markup import printable, signed
 
 if TYPE_CHECKING:
     from fastdiv.explain.chance.change import Change

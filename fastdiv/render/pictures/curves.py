@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from fastdiv.explain.view import SplitView
 
 Traces = list[dict[str, Any]]
+GUESSING = {
+    "type": "scatter",
+    "name": "guessing",
+    "mode": "lines",
+    "line": {"dash": "dot", "width": 1.5, "color": COLOURS["total"]},
+}
 
 
 def roc(view: SplitView, epochs: Sequence[int]) -> Picture | None:
@@ -46,15 +52,7 @@ def roc(view: SplitView, epochs: Sequence[int]) -> Picture | None:
 
     None where there are not two classes, or no epoch has positives and negatives.
     """
-    diagonal = {
-        "type": "scatter",
-        "name": "guessing",
-        "mode": "lines",
-        "x": [0, 1],
-        "y": [0, 1],
-        "line": {"dash": "dot", "width": 1.5, "color": COLOURS["total"]},
-        "hoverinfo": "skip",
-    }
+    diagonal = {**GUESSING, "x": [0, 1], "y": [0, 1], "hoverinfo": "skip"}
 
     def text(made: EpochCurves) -> str:
         if made.area is None:
@@ -83,13 +81,8 @@ def precision_recall(view: SplitView, epochs: Sequence[int]) -> Picture | None:
 
     None where there are not two classes, or no epoch has positives.
     """
-    guessing = {
-        "type": "scatter",
-        "name": "guessing",
-        "mode": "lines",
-        "line": {"dash": "dot", "width": 1.5, "color": COLOURS["total"]},
-        "hovertemplate": "the share of positives: %{y:.2%}<extra></extra>",
-    }
+    said = "the share of positives: %{y:.2%}<extra></extra>"
+    guessing = {**GUESSING, "hovertemplate": said}
 
     def data(made: EpochCurves) -> Traces:
         share = made.positives / max(made.positives + made.negatives, 1)
