@@ -780,7 +780,7 @@ def test_the_cpu_scores_with_vectors_and_without_calls_to_exp_or_log(name, value
     numba = pytest.importorskip("numba")
     import llvmlite.binding as llvm
 
-    module = importlib.import_module("fastdiv_kernels.cpu.score")
+    module = importlib.import_module(f"fastdiv_kernels.cpu.{name}")
     machine = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
     if machine not in VECTOR_ARITHMETIC:
         pytest.skip(f"nothing is known of the vector registers of {machine}")

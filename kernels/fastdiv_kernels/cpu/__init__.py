@@ -15,7 +15,7 @@ from fastdiv_kernels.contract import (
 )
 from fastdiv_kernels.cpu.distributions import distributions
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
-from fastdiv_kernels.cpu.score import score_rows, score_tile
+from fastdiv_kernels.cpu.score import kernel_for
 from fastdiv_kernels.cpu.tally import tally, tally_classes
 from fastdiv_kernels.cpu.temper import (
     tally_curves,
@@ -44,7 +44,6 @@ __all__ = [
 
 name = "cpu"
 BITS = {np.dtype(np.float16): np.uint16, BFLOAT16: np.int16}  # Numba knows neither dtype
-TILED_UP_TO = 64  # classes; measured: beyond, working along the row is faster
 CURVES_TILED_UP_TO = 96  # classes; as measured, of profiles
 
 
@@ -62,8 +61,7 @@ def score(
 ) -> None:  # fmt: skip
     """Score each row; see the contract."""
     tolerance = SUM_TOLERANCE_16_BIT if predictions.dtype in BITS else SUM_TOLERANCE
-    kernel = score_tile if predictions.shape[1] <= TILED_UP_TO else score_rows
-    kernel(
+    kernel_for(predictions.shape[1])(
         _values(predictions), _same_type(labels), int(kind), tolerance, loss, correct, predicted,
         confidence, margin, brier, rank, status,
     )  # fmt: skip

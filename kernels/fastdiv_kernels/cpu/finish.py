@@ -112,3 +112,15 @@ def finish(kind: Any, m: Any, of_label: Any, s: Any, q: Any, attained: Any, belo
     if kind == PROBS:
         return finish_probs(m, of_label, s, q, attained, below)
     return finish_logprobs(m, of_label, s, q, attained, below)
+
+
+@inner("contract")
+def weight_of_exp(x: Any, m: Any) -> Any:
+    """Return what a logit or log-probability adds to the sums."""
+    return exp(x - m)
+
+
+@inner()
+def weight_of_prob(x: Any, m: Any) -> Any:
+    """Return what a probability adds to the sums."""
+    return x
