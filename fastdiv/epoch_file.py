@@ -61,6 +61,7 @@ class EpochFile:
         self.filled = 0  # no slot from here on is taken
         self._labels: NDArray[np.uint32] | None = None  # (slots,) label + 1, 0: as the ledger says
         self.relabelled = False  # whether there are labels that are not the ledger's
+        self.stale = False  # whether slots without a sample hold what was there before
         self.saved = False  # then it is not written, and need not be writable
         self.highest: dict[int, float] = {}  # loss of slots of whose rows one with less is kept
 
@@ -75,6 +76,32 @@ class EpochFile:
         if self.relabelled:
             extend(self.labels_path, blocks * self.block * 4)
         self.blocks = blocks
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self.unmap()
+        self.path.unlink(missing_ok=True)
+        self.labels_path.unlink(missing_ok=True)
+
+    def take_over(self, old: EpochFile) -> None:
+        """Be written over the file of an epoch that is forgotten; this one has none yet."""
+        old.labels_path.unlink(missing_ok=True)
+        old.path.rename(self.path)
+        self.blocks, self.views = old.blocks, old.views
+        old.views = None
+        self.map()["flags"][:] = 0
+        self.stale = True
+
+    def settle(self) -> None:
+        """Leave nothing of the epoch that the file was of before."""
+        if not self.stale:
+            return
+        views = self.map()
+        for b in range(self.blocks):
+            missing = np.flatnonzero(views["flags"][b] == 0)
+            for name in COLUMNS if len(missing) else ():
+                views[name][b, missing] = 0
+        self.stale = False
 
     @property
     def labels_path(self) -> Path:

@@ -45,6 +45,8 @@ class InvalidRows:
 
     def note_infinite(self, loss: Array, place: Callable[[int], str]) -> None:
         """Count the rows whose loss (n,) is infinite."""
+        if not len(loss) or loss.max() < np.inf:  # which is not so of NaN
+            return
         where = np.flatnonzero(np.isposinf(loss))
         self.infinite += len(where)
         room = PLACES_NAMED - len(self.infinite_places)

@@ -112,9 +112,9 @@ class Run:
         names = self.summary["class_names"]
         with ThreadPoolExecutor(threads) as pool:
             for samples, history in zip(self._samples, self._histories, strict=True):
-                if history.n == 0:
-                    epochs = sorted(samples.store.files)
-                    history.carry_on(kernels, samples, epochs, pool, threads)
+                waiting = history.waiting(samples.store.files)
+                if waiting:
+                    history.carry_on(kernels, samples, waiting, pool, threads)
                 yield from sample_batches(samples, history, names, schema)
 
     def split(self, name: str | None = None) -> SplitView:

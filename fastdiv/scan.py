@@ -18,13 +18,13 @@ from fastdiv.batch import Batch, Chunk, Scores
 from fastdiv.epoch_file import Contradiction
 from fastdiv.errors import DataError, UsageError
 from fastdiv.invalid import InvalidRows, Tally
-from fastdiv.metrics import ClassMeans, best_epochs, class_table
+from fastdiv.metrics import ClassMeans, EpochRow, PairRow, best_epochs, class_table
 from fastdiv.plan import Selection, split_order
 from fastdiv.run import SCHEMA_VERSION, tables_of
 from fastdiv.run_directory import scores_directory
 from fastdiv.sources import Layout
 from fastdiv.split import SplitScan
-from fastdiv.tables import History, Samples, class_totals, epoch_row, pair_row
+from fastdiv.tables import History, Samples, step_totals
 from fastdiv_kernels.contract import Backend, dtype_name
 
 SCORES = ("all", "slim", "rolling")
@@ -220,8 +220,12 @@ class Scan:
         if epoch in part.store.files:
             return
         self.close(part)
-        for old in sorted(part.store.files)[:-1]:  # the last one is what the new one comes from
-            part.store.drop(old)
+        old = sorted(part.store.files)[:-1]  # the last one is what the new one comes from
+        waiting = part.history.waiting(old)
+        if waiting:
+            part.history.carry_on(self.kernels, part.samples, waiting, self.pool, self.threads)
+        for gone in old:
+            part.store.retire(gone)
 
     def close(self, part: SplitScan) -> None:
         """Make the rows of the epochs there are, and of the transitions between them."""
@@ -229,18 +233,17 @@ class Scan:
         how = (self.pool, self.threads)
         for epoch in sorted(e for e in part.store.files if e not in part.rows):
             name = self.epoch_names.get(epoch)
-            by_class = class_totals(self.kernels, samples, epoch, layout.classes, *how)
-            means = ClassMeans.of(by_class.counts)
-            row = epoch_row(self.kernels, samples, epoch, layout.classes, *how, name, means)
-            if part.rows:
-                before = part.rows[max(part.rows)]
-                pair = pair_row(self.kernels, samples, before, row, *how)
-            classes = class_table(part.name, epoch, by_class, layout.class_names)
-            if self.options.scores == "rolling":
-                part.history.carry_on(self.kernels, samples, [epoch], *how)
+            before = part.rows[max(part.rows)] if part.rows else None
+            found = step_totals(
+                self.kernels, samples, None if before is None else before.epoch, epoch,
+                layout.classes, *how,
+            )  # fmt: skip
+            means = ClassMeans.of(found.classes.counts)
+            row = EpochRow(part.name, epoch, found.epoch, layout.classes, name, means)
+            classes = class_table(part.name, epoch, found.classes, layout.class_names)
             part.classes[epoch] = classes
-            if part.rows:
-                part.pairs.append(pair)
+            if before is not None:
+                part.pairs.append(PairRow(part.name, before, row, found.pair))
             part.rows[epoch] = row  # last: then all of it is there
 
     def finish(self) -> dict[str, pa.Table]:

@@ -121,7 +121,9 @@ class SplitScan:
             self.name,
             copy.deepcopy(self.ledger),
             self.store.copy(_scores(directory, number)),
-            History.of(self.history.records()) if rolling else History(_history(directory, number)),
+            History.of(self.history.records(), self.history.last)
+            if rolling
+            else History(_history(directory, number)),
             ends=self.ends.copy(),
             rows=self.rows.copy(),
             pairs=self.pairs.copy(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,7 +192,15 @@ class Distributions(Mergeable):
         )  # fmt: skip
 
 
-State = TypeVar("State", bound=Mergeable)
+class Merges(Protocol):
+    """What can be totalled in parts."""
+
+    def merge(self, other: Self) -> Self:
+        """Return the state of both parts of the data."""
+        ...
+
+
+State = TypeVar("State", bound=Merges)
 
 
 def total(

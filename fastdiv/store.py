@@ -33,6 +33,7 @@ class Store:
         self.width = width  # of a profile
         self.block = block
         self.files: dict[int, EpochFile] = {}
+        self._spare: EpochFile | None = None  # of an epoch that is over, for the next one
         self._mapped: OrderedDict[int, None] = OrderedDict()
 
     @classmethod
@@ -94,7 +95,10 @@ class Store:
     def epoch(self, epoch: int) -> EpochFile:
         """Return the file of an epoch, made if there is none, ready for use."""
         if epoch not in self.files:
-            self.files[epoch] = self._new(epoch)
+            file = self.files[epoch] = self._new(epoch)
+            if self._spare is not None:
+                file.take_over(self._spare)
+                self._spare = None
         self._mapped[epoch] = None
         self._mapped.move_to_end(epoch)
         if len(self._mapped) > OPEN_FILES:
@@ -108,6 +112,7 @@ class Store:
         directory.mkdir(parents=True)
         store = Store(directory, self.loss_dtype, self.classes, self.width, self.block)
         for epoch, file in self.files.items():
+            file.settle()
             other = store.files[epoch] = store._new(epoch)
             for old, new in ((file.path, other.path), (file.labels_path, other.labels_path)):
                 if old.exists():
@@ -118,8 +123,12 @@ class Store:
 
     def trim(self, samples: int) -> None:
         """Cut off the room for growth that was not used."""
+        if self._spare is not None:
+            self._spare.remove()
+            self._spare = None
         blocks = -(-samples // self.block)
         for file in self.files.values():
+            file.settle()
             if file.blocks > blocks:
                 file.unmap()
                 os.truncate(file.path, blocks * file.block_bytes)
@@ -129,11 +138,16 @@ class Store:
 
     def drop(self, epoch: int) -> None:
         """Forget an epoch."""
-        file = self.files.pop(epoch)
         self._mapped.pop(epoch, None)
-        file.unmap()
-        file.path.unlink(missing_ok=True)
-        file.labels_path.unlink(missing_ok=True)
+        self.files.pop(epoch).remove()
+
+    def retire(self, epoch: int) -> None:
+        """Forget an epoch, and write the next one over it: fresh pages take twice as long."""
+        if self._spare is None and self.files[epoch].blocks:
+            self._mapped.pop(epoch, None)
+            self._spare = self.files.pop(epoch)
+        else:
+            self.drop(epoch)
 
     def move(self, directory: Path) -> None:
         """Note that the files now lie elsewhere."""

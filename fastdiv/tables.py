@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from fastdiv.disk import extend, write_at
 from fastdiv.epoch_file import EpochFile
 from fastdiv.errors import UsageError
 from fastdiv.ledger import Ledger
-from fastdiv.metrics import ClassMeans, EpochRow, PairRow
+from fastdiv.metrics import EpochRow, PairRow
 from fastdiv.states import ClassTotals, Distributions, EpochTotals, PairTotals, total
 from fastdiv.store import OPEN_FILES, Store
 from fastdiv.stored import Stored
@@ -27,7 +27,6 @@ from fastdiv_kernels.contract import DYNAMICS, Array, Backend
 MOST_BLOCKS = 1 << 14  # of a task: 2**30 samples, as many as exact sums take without a carry
 ROWS_AT_ONCE = 1 << 16  # of `samples`
 EPOCHS_AT_ONCE = OPEN_FILES // 2
-Totals = TypeVar("Totals", EpochTotals, ClassTotals, Distributions, PairTotals)
 
 
 @dataclass(slots=True)
@@ -60,22 +59,59 @@ class Samples:
         return file.read(block, n, self.labels[first : first + n])
 
 
+@dataclass(slots=True)
+class StepTotals:
+    """Totals of an epoch and of the step that led to it, from one pass over what is stored."""
+
+    epoch: EpochTotals
+    classes: ClassTotals
+    pair: PairTotals  # of nothing where no epoch is before
+
+    @classmethod
+    def zero(cls, loss_dtype: np.dtype[Any], classes: int) -> StepTotals:
+        """Return the totals of nothing."""
+        return cls(
+            EpochTotals.zero(loss_dtype),
+            ClassTotals.zero(classes, loss_dtype),
+            PairTotals.zero(loss_dtype),
+        )
+
+    def absorb(self, kernels: Backend, after: Stored, before: Stored | None = None) -> None:
+        """Add the stored scores of a block of slots."""
+        self.epoch.absorb(kernels, after)
+        self.classes.absorb(kernels, after)
+        if before is not None:
+            self.pair.absorb(kernels, before, after)
+
+    def merge(self, other: StepTotals) -> StepTotals:
+        """Return the totals of both parts of the data."""
+        return StepTotals(
+            self.epoch.merge(other.epoch),
+            self.classes.merge(other.classes),
+            self.pair.merge(other.pair),
+        )
+
+
+Totals = TypeVar("Totals", EpochTotals, StepTotals, Distributions, PairTotals)
+
+
+def step_totals(
+    kernels: Backend, samples: Samples, before: int | None, epoch: int, classes: int,
+    pool: Executor, tasks: int,
+) -> StepTotals:  # fmt: skip
+    """Total an epoch and, where one is before, the transitions from it."""
+    zero = partial(StepTotals.zero, samples.store.loss_dtype, classes)
+    epochs = [epoch] if before is None else [epoch, before]
+    return _total(zero, kernels, samples, epochs, pool, tasks)
+
+
 def epoch_row(
-    kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int,
-    name: str | None = None, means: ClassMeans | None = None,
-) -> EpochRow:  # fmt: skip
+    kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int
+) -> EpochRow:
     """Total an epoch."""
     zero = partial(EpochTotals.zero, samples.store.loss_dtype)
     totals = _total(zero, kernels, samples, [epoch], pool, tasks)
-    return EpochRow(samples.split, epoch, totals, classes, name, means)
-
-
-def class_totals(
-    kernels: Backend, samples: Samples, epoch: int, classes: int, pool: Executor, tasks: int
-) -> ClassTotals:
-    """Total an epoch by class."""
-    zero = partial(ClassTotals.zero, classes, samples.store.loss_dtype)
-    return _total(zero, kernels, samples, [epoch], pool, tasks)
+    return EpochRow(samples.split, epoch, totals, classes)
 
 
 def distributions(
@@ -115,22 +151,28 @@ def _total(
 class History:
     """The record of each sample over the epochs.
 
-    In memory where it is carried on epoch by epoch, for which a file takes twice as long as all
-    else (`--scores rolling`); in a file, written once, where all epochs are at hand.
+    In memory where it is carried on as epochs are forgotten, for which a file takes twice as long
+    as all else (`--scores rolling`); in a file, written once, where all epochs are at hand. Epochs
+    that are still stored are waited with until somebody asks.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.n = 0
+        self.last: int | None = None  # epoch that it goes to; None: it has none yet
         self._memory: Array = np.zeros(0, DYNAMICS)
         self._torn = False  # records in memory are of some epoch in part
 
     @classmethod
-    def of(cls, records: Array) -> History:
-        """Go on from the records (n,) of all samples."""
+    def of(cls, records: Array, last: int | None) -> History:
+        """Go on from the records (n,) of all samples, after an epoch."""
         history = cls(None)
-        history._memory, history.n = records.copy(), len(records)
+        history._memory, history.n, history.last = records.copy(), len(records), last
         return history
+
+    def waiting(self, epochs: Iterable[int]) -> list[int]:
+        """Return those of some epochs that it does not hold yet, in order."""
+        return sorted(epoch for epoch in epochs if self.last is None or epoch > self.last)
 
     def records(self) -> Array:
         """Return the records (n,) of all samples."""
@@ -174,6 +216,7 @@ class History:
             self._torn = self.path is None
             list(pool.map(task, samples.runs(tasks)))
             self._torn = False
+            self.last = group[-1]
 
     def _load(self, rows: slice) -> Array:
         if self.path is None:

@@ -579,7 +579,7 @@ def test_a_first_update_that_is_refused_settles_nothing(temporary):
 
 @pytest.mark.parametrize("scores", ["all", "rolling"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
-@pytest.mark.parametrize("at", ["absorb", "epoch_row", "class_totals", "pair_row", "last block"])
+@pytest.mark.parametrize("at", ["absorb", "step_totals", "class_table", "last block"])
 def test_an_epoch_whose_end_is_interrupted_may_end_again(monkeypatch, at, error, scores):
     dump = hard()
     wanted = tracked(dump, scores=scores).run()

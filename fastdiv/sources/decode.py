@@ -21,7 +21,7 @@ from fastdiv.sources.fields import (
 )
 from fastdiv.sources.labels import PlaceInBatch, class_labels
 from fastdiv.sources.layout import Layout
-from fastdiv.sources.values import converted, null_rows, numbers, pieces, strings
+from fastdiv.sources.values import converted, gapless, null_rows, numbers, pieces, strings
 from fastdiv_kernels.contract import Array, Kind, Reason
 
 Place = Callable[[Chunk, int], str]  # a row of a chunk -> its place, in words
@@ -107,6 +107,9 @@ def _unknown(n: int, layout: Layout) -> Array:
 def _from_list(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -> Read:
     """Return the lists of a column as (n, c), in place where nothing is missing."""
     n, c = len(column), layout.classes
+    whole = None if column.null_count else gapless(column, c)
+    if whole is not None:
+        return Read(numbers(whole, layout.dtype, layout.words).reshape(n, c), problems)
     first, lengths, values = pieces(column)
     if column.null_count:
         problems[null_rows(column)] = Reason.NULL

@@ -43,6 +43,8 @@ def _class_indices(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDA
     if column.type == pa.int32() and not column.null_count and layout.label_values is None:
         return np.asarray(column.to_numpy())
     labels = (pc.fill_null(column, 0) if column.null_count else column).to_numpy()
+    if layout.label_values is None and not column.null_count and _are_indices(labels):
+        return np.asarray(labels.astype(np.int32))
     if labels.dtype.kind == "f":
         labels = labels.astype(np.float64)
         labels[np.isnan(labels)] = -1  # how pandas writes a missing integer
@@ -62,6 +64,13 @@ def _class_indices(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDA
     if column.null_count:
         result[null_rows(column)] = -1
     return result
+
+
+def _are_indices(labels: NDArray[np.generic]) -> bool:
+    """Whether all are whole numbers that a class can have, as they nearly always are."""
+    if labels.dtype.kind not in "iu" or not len(labels):
+        return False
+    return bool(labels.min() >= 0 and labels.max() <= TOO_LARGE)
 
 
 def _one_hot(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int32]:

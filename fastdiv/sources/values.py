@@ -35,6 +35,31 @@ def pieces(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.A
     return first - low, lengths, plain(column.values.slice(low, high - low))
 
 
+def gapless(column: pa.Array, size: int) -> pa.Array | None:
+    """Return the values of lists that all have `size` of them, none null, one after another.
+
+    None of any other column, or where telling would take longer.
+    """
+    n = len(column)
+    if pa.types.is_fixed_size_list(column.type):
+        if column.type.list_size != size:
+            return None
+        values = column.values.slice(column.offset * size, n * size)
+    elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        wide = pa.types.is_large_list(column.type)
+        dtype = np.dtype(np.int64 if wide else np.int32)
+        if not n:
+            return None
+        at = np.frombuffer(column.buffers()[1], dtype, n + 1, column.offset * dtype.itemsize)
+        if at[-1] - at[0] != n * size or ((at[1:] - at[:-1]) != size).any():
+            return None
+        values = column.values.slice(int(at[0]), n * size)
+    else:
+        return None
+    values = plain(values)
+    return None if values.null_count else values
+
+
 def null_rows(column: pa.Array) -> NDArray[np.bool_]:
     """Say which values (n,) are null."""
     return np.asarray(pc.is_null(column).to_numpy(zero_copy_only=False))

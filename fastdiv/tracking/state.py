@@ -18,7 +18,7 @@ from fastdiv.tracking.shares import Share, SharedScan
 from fastdiv.tracking.tracked import Tracked
 from fastdiv_kernels.contract import DYNAMICS
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 DAMAGED = (
     KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException,
 )  # fmt: skip
@@ -88,6 +88,7 @@ def _pack(shared: SharedScan) -> dict[str, Any]:
         ],
         "duplicates": dict(part.duplicates),
         "history": part.history.records().tobytes() if rolling else None,
+        "history_to": part.history.last,
     }  # fmt: skip
 
 
@@ -140,7 +141,8 @@ def _unpack(shared: SharedScan, packed: Mapping[str, Any]) -> None:
         part.pairs.append(PairRow(shared.split, *ends, of_pair.unpack(entry["totals"])))
     part.duplicates.update(packed["duplicates"])
     if packed["history"] is not None:
-        part.history = History.of(np.frombuffer(packed["history"], DYNAMICS))
+        records = np.frombuffer(packed["history"], DYNAMICS)
+        part.history = History.of(records, packed["history_to"])
 
 
 def _unpack_epoch(shared: SharedScan, entry: Mapping[str, Any]) -> None:
