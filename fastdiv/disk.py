@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from fastdiv.errors import UsageError
 from fastdiv_kernels.contract import Array
 
@@ -32,9 +34,12 @@ def copy_file(path: Path, to: Path) -> None:
 
 def write_at(descriptor: int, data: Array, place: int) -> None:
     """Write all of the bytes of an array at a place of a file."""
-    while len(data):
-        written = os.pwrite(descriptor, data.data, place)
-        data, place = data[written:], place + written
+    data = np.ascontiguousarray(data)
+    written = os.pwrite(descriptor, data.data, place)
+    if written < data.nbytes:  # a signal, or one call takes no more
+        rest = data.reshape(-1).view(np.uint8)
+        while written < len(rest):
+            written += os.pwrite(descriptor, rest[written:].data, place + written)
 
 
 def _full(path: Path, error: OSError) -> UsageError:

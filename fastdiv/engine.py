@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,10 +29,11 @@ from fastdiv.plan import (
 from fastdiv.run import Run
 from fastdiv.run_directory import check_target, directory_beside, put_in_place
 from fastdiv.scan import Options, Scan
-from fastdiv.scoring import score_batch, usable_threads
+from fastdiv.scoring import Room, score_batch, usable_threads
 from fastdiv.scratch import temporary_directory
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
 from fastdiv.stored import flags_of
+from fastdiv_kernels.contract import profile_width
 
 
 class Progress(Protocol):
@@ -48,6 +50,19 @@ class Progress(Protocol):
     def finish(self) -> None:
         """Say that all has been read, or that reading has stopped."""
         ...
+
+
+@dataclass(slots=True)
+class Scored:
+    """A batch and its scores, in the arrays that they were given."""
+
+    batch: Batch
+    scores: Scores
+    flags: NDArray[np.uint8]  # (n,)
+    room: Scores
+
+    def __len__(self) -> int:
+        return len(self.flags)
 
 
 def analyze(
@@ -166,17 +181,21 @@ def analyze(
     plan.check_memory(memory)
     directory = temporary_directory() if output is None else directory_beside(Path(output))
     try:
+        layout = data.layout
+        width = profile_width(layout.classes) if options.keeps_profiles else 0
+        room = Room(layout.batch_rows, layout.dtype, width)
 
-        def read_and_score(chunk: Chunk) -> Iterator[tuple[Batch, Scores, NDArray[np.uint8]]]:
+        def read_and_score(chunk: Chunk) -> Iterator[Scored]:
             for batch in data.read(chunk):
-                scored = score_batch(
-                    kernels, batch, data.layout.kind, options.clip_nats, options.keeps_profiles
+                taken = room.take(len(batch.labels))
+                scores = score_batch(
+                    kernels, batch, layout.kind, options.clip_nats, options.keeps_profiles, taken
                 )
                 batch.predictions = np.empty((0, 0))  # not needed any more
-                yield batch, scored, flags_of(scored)
+                yield Scored(batch, scores, flags_of(scores), taken)
 
-        row_bytes = SCORED_ROW_BYTES + kept_bytes(data.layout, options.scores)
-        pipeline = Pipeline(read_and_score, lambda item: len(item[1]) * row_bytes, IN_FLIGHT_BYTES)
+        row_bytes = SCORED_ROW_BYTES + kept_bytes(layout, options.scores)
+        pipeline = Pipeline(read_and_score, lambda item: len(item) * row_bytes, IN_FLIGHT_BYTES)
 
         def reread(last: Chunk) -> Iterator[Batch]:
             for chunk in plan.chunks[: plan.chunks.index(last) + 1]:
@@ -194,10 +213,11 @@ def analyze(
             if progress is not None:
                 progress.start(data, plan)
             try:
-                for batch, scored, flags in pipeline.run(plan.chunks, threads):
-                    scan.commit(batch, scored, flags)
+                for item in pipeline.run(plan.chunks, threads):
+                    scan.commit(item.batch, item.scores, item.flags)
+                    room.give_back(item.room)
                     if progress is not None:
-                        progress.advance(len(scored), batch.nbytes)
+                        progress.advance(len(item), item.batch.nbytes)
             finally:
                 if progress is not None:
                     progress.finish()

@@ -61,6 +61,7 @@ class EpochFile:
         self.filled = 0  # no slot from here on is taken
         self._labels: NDArray[np.uint32] | None = None  # (slots,) label + 1, 0: as the ledger says
         self.relabelled = False  # whether there are labels that are not the ledger's
+        self._descriptor: int | None = None  # that it is written through, while mapped
         self.stale = False  # whether slots without a sample hold what was there before
         self.saved = False  # then it is not written, and need not be writable
         self.highest: dict[int, float] = {}  # loss of slots of whose rows one with less is kept
@@ -86,6 +87,7 @@ class EpochFile:
     def take_over(self, old: EpochFile) -> None:
         """Be written over the file of an epoch that is forgotten; this one has none yet."""
         old.labels_path.unlink(missing_ok=True)
+        old.close()
         old.path.rename(self.path)
         self.blocks, self.views = old.blocks, old.views
         old.views = None
@@ -158,6 +160,17 @@ class EpochFile:
     def unmap(self) -> None:
         """Give the mappings back; the data stays in the files."""
         self.views = self._labels = None
+        self.close()
+
+    def close(self) -> None:
+        """Close what it was written through."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        """Close what it was written through, if it still is."""
+        self.close()
 
     def relabel(self, slots: NDArray[np.int64], labels: NDArray[np.int32]) -> None:
         """Note labels that are not the ledger's, of rows about to be put; the first row counts."""
@@ -235,15 +248,15 @@ class EpochFile:
         self._room_for(stop, mapped=False)
         self.filled = max(self.filled, stop)
         row = 0
-        with self.path.open("r+b", buffering=0) as file:
-            for b, at, n in self._runs(start, stop):
-                field = b * self.block_bytes
-                for column in columns:
-                    size = column.itemsize * (column.shape[1] if column.ndim == 2 else 1)
-                    data = np.ascontiguousarray(column[row : row + n]).reshape(-1)
-                    write_at(file.fileno(), data.view(np.uint8), field + at * size)
-                    field += self.block * size
-                row += n
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        for b, at, n in self._runs(start, stop):
+            field = b * self.block_bytes
+            for column in columns:
+                size = column.itemsize * (column.shape[1] if column.ndim == 2 else 1)
+                write_at(self._descriptor, column[row : row + n], field + at * size)
+                field += self.block * size
+            row += n
 
     def _scatter(
         self, slots: NDArray[np.int64], columns: list[Array], views: dict[str, Array]

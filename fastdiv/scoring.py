@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastdiv.arrays import as_labels, as_predictions
 from fastdiv.backends import resolve
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = {"logits": Kind.LOGITS, "probs": Kind.PROBS, "logprobs": Kind.LOGPROBS}
 PIECE_BYTES = 4 << 20  # predictions a thread takes at once
+TILE_BYTES = 1 << 20  # predictions scored before their profiles are made
 
 
 def usable_threads(threads: int | None) -> int:
@@ -108,30 +110,82 @@ def run_all(work: Callable[[int], None], items: range, threads: int) -> None:
             list(pool.map(work, items))
 
 
+class Room:
+    """Arrays for the scores of batches, which are written again: fresh pages take as long as
+    scoring does.
+
+    Parameters
+    ----------
+    rows : int
+        Most rows of a batch.
+    dtype
+        Of the predictions.
+    width : int
+        Of a profile; 0 where none is kept.
+    """  # noqa: D205
+
+    def __init__(self, rows: int, dtype: np.dtype[np.generic], width: int) -> None:
+        self._rows = rows
+        self._dtype = dtype
+        self._width = width
+        self._free: list[Scores] = []  # its methods are atomic
+
+    def take(self, n: int) -> Scores:
+        """Return arrays of at least n rows, for whoever gives them back."""
+        try:
+            scores = self._free.pop()
+        except IndexError:
+            scores = self._new(max(n, self._rows))
+        return scores if len(scores) >= n else self._new(n)
+
+    def give_back(self, scores: Scores) -> None:
+        """Take arrays back that nobody looks at any more."""
+        self._free.append(scores)
+
+    def _new(self, n: int) -> Scores:
+        scores = Scores.empty(n, self._dtype)
+        if self._width:
+            scores.profile = np.empty((n, self._width), np.float16)
+        return scores
+
+
 def score_batch(
-    kernels: Backend, batch: Batch, kind: Kind, clip_nats: float | None, profiles: bool
-) -> Scores:
+    kernels: Backend, batch: Batch, kind: Kind, clip_nats: float | None, profiles: bool,
+    room: Scores | None = None,
+) -> Scores:  # fmt: skip
     """Score a batch, with the problems that only its source could see, and the user's clipping.
 
-    `profiles`: keep of each vector what its loss at other temperatures is made from.
+    `profiles`: keep of each vector what its loss at other temperatures is made from. `room`: at
+    least as many rows, and profiles if they are kept, of which the first are written.
     """
-    scores = Scores.empty(len(batch.labels), batch.predictions.dtype)
-    kernels.score(batch.predictions, batch.labels, kind, *scores.arrays())
-    if batch.problems is not None:
-        for reason in (Reason.NULL, Reason.LENGTH):
-            scores.status[batch.problems == reason] = reason
-        bad = (scores.status & REASON) != 0
-        scores.correct[bad] = False
-        scores.predicted[bad] = scores.rank[bad] = -1
-        for values in (scores.loss, scores.confidence, scores.margin, scores.brier):
-            values[bad] = np.nan
-    width = profile_width(batch.predictions.shape[1]) if profiles else 0
-    if width:
-        scores.profile = np.empty((len(scores), width), np.float16)
-        kernels.profile(batch.predictions, kind, scores.predicted, scores.profile)
-    if clip_nats is not None:
-        np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
-    return scores
+    x = batch.predictions
+    n, c = x.shape
+    if room is None:
+        room = Room(n, x.dtype, profile_width(c) if profiles else 0).take(n)
+    # Tiles are in cache when their profiles are made.
+    step = max(1, TILE_BYTES // (x.itemsize * c)) if room.profile is not None else n
+    for start in range(0, n, max(1, step)):
+        rows = slice(start, min(start + step, n))
+        scores = room.take(rows)
+        kernels.score(x[rows], batch.labels[rows], kind, *scores.arrays())
+        if batch.problems is not None:
+            _note_problems(scores, batch.problems[rows])
+        if scores.profile is not None:
+            kernels.profile(x[rows], kind, scores.predicted, scores.profile)
+        if clip_nats is not None:
+            np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
+    return room.rows(0, n)
+
+
+def _note_problems(scores: Scores, problems: NDArray[np.uint8]) -> None:
+    """Make rows invalid in which a source saw a problem."""
+    for reason in (Reason.NULL, Reason.LENGTH):
+        scores.status[problems == reason] = reason
+    bad = (scores.status & REASON) != 0
+    scores.correct[bad] = False
+    scores.predicted[bad] = scores.rank[bad] = -1
+    for values in (scores.loss, scores.confidence, scores.margin, scores.brier):
+        values[bad] = np.nan
 
 
 def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:

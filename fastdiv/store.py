@@ -99,6 +99,9 @@ class Store:
             if self._spare is not None:
                 file.take_over(self._spare)
                 self._spare = None
+        last = next(reversed(self._mapped), None)
+        if last is not None and last != epoch and last in self.files:
+            self.files[last].close()  # one at a time is written
         self._mapped[epoch] = None
         self._mapped.move_to_end(epoch)
         if len(self._mapped) > OPEN_FILES:
