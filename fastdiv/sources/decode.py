@@ -148,6 +148,10 @@ def _from_bytes(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -
     assert layout.words is not None
     n, c = len(column), layout.classes
     width = c * layout.words.itemsize
+    fixed = pa.types.is_fixed_size_binary(column.type) and column.type.byte_width == width
+    if fixed and not column.null_count and n:  # in place, wherever they lie: bytes are not aligned
+        found = np.ndarray((n, c), layout.words, column.buffers()[1], column.offset * width)
+        return converted(found, layout.dtype)
     if column.null_count:
         problems[null_rows(column)] = Reason.NULL
     if pa.types.is_fixed_size_binary(column.type):
@@ -254,6 +258,8 @@ def _epochs(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np
     if is_string(column.type):
         assert layout.epoch_names is not None
         return layout.epoch_names.numbers(strings(column))
+    if pa.types.is_signed_integer(column.type):
+        return np.asarray(column.to_numpy().astype(np.int64, copy=False))
     try:
         return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid as error:
