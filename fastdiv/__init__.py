@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastdiv.batch import Scores
+    from fastdiv.conversion import convert
     from fastdiv.engine import analyze
     from fastdiv.errors import DataError, FastdivError, UsageError
     from fastdiv.explain.explanation import Explanation
@@ -31,6 +32,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "analyze",
+    "convert",
     "load",
     "reread",
     "score",
@@ -48,6 +50,7 @@ _HOME = {
     "Tracker": "tracking.tracker",
     "UsageError": "errors",
     "analyze": "engine",
+    "convert": "conversion",
     "load": "run",
     "reread": "rereading.reread",
     "score": "scoring",

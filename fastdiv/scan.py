@@ -113,7 +113,7 @@ class Scan:
         A batch of one split and epoch is taken whole, or refused and leaves nothing.
         """
         tally = self.tally if tally is None else tally
-        for split, epoch, rows in _groups(batch):
+        for split, epoch, rows in groups(batch):
             if self.selected is None or self.selected(epoch):
                 self._commit_group(batch, scores, flags, split, epoch, rows, tally)
         tally.nbytes += batch.nbytes
@@ -178,7 +178,7 @@ class Scan:
         self, value: Any, split: str | None, epoch: int, before: tuple[Chunk, int]
     ) -> Iterator[tuple[Chunk, int]]:
         for batch in self.reread(before[0]) if self.reread is not None else ():
-            for name, e, rows in _groups(batch):
+            for name, e, rows in groups(batch):
                 if (name, e) != (split, epoch) or batch.ids is None:
                     continue
                 ids = batch.ids.to_pylist() if isinstance(batch.ids, pa.Array) else batch.ids
@@ -354,7 +354,7 @@ def _contradiction(places: list[str], id_: Any, epoch: int) -> DataError:
     )
 
 
-def _groups(batch: Batch) -> Iterator[tuple[str | None, int, NDArray[np.int64] | None]]:
+def groups(batch: Batch) -> Iterator[tuple[str | None, int, NDArray[np.int64] | None]]:
     """Divide the rows of a batch by split and epoch; None stands for all rows."""
     epochs = batch.epochs
     if isinstance(epochs, np.ndarray) and len(epochs) and (epochs == epochs[0]).all():

@@ -21,11 +21,10 @@ from fastdiv.sources.arrays import IDS, LABELS, PREDICTIONS, as_record_batch
 from fastdiv.sources.fields import plain
 from fastdiv.sources.metadata import with_metadata
 from fastdiv.told import class_count, kind_of_ids, whole_number
+from fastdiv.written import OTHER_BYTES, ROW_GROUP_BYTES, Form
+from fastdiv_kernels.contract import dtype_name
 
 SUFFIXES = (".parquet", ".pq", ".parq")
-COMPRESSIONS = ("none", "snappy", "lz4", "zstd", "gzip", "brotli")
-ROW_GROUP_BYTES = 64 << 20
-OTHER_BYTES = 16  # of a row, besides its predictions
 
 
 class PredictionWriter:
@@ -49,6 +48,11 @@ class PredictionWriter:
         Of predictions in a row group, about.
     compression : {"snappy", "none", "lz4", "zstd", "gzip", "brotli"}
         Floats hardly shrink; ids and labels do.
+    layout : {"lists", "bytes"}
+        How the predictions of a row are written: as a list, which every tool takes for numbers, or
+        as bytes of one width, which is read fastest and is plain fixed-size binary to other tools.
+    dtype : {"float16"}, optional
+        Write predictions in half precision. Default: as they come.
     overwrite : bool
         Replace a file that is there.
 
@@ -73,16 +77,15 @@ class PredictionWriter:
         epoch: int | None = None,
         row_group_bytes: int = ROW_GROUP_BYTES,
         compression: str = "snappy",
+        layout: str = "lists",
+        dtype: str | None = None,
         overwrite: bool = False,
     ) -> None:
         kind_of(kind)
+        self._form = Form(layout, dtype, compression)
         names = parse_class_names(class_names)
         classes = class_count(classes, names)
         row_group_bytes = whole_number(row_group_bytes, "row_group_bytes", 1)
-        if compression not in COMPRESSIONS:
-            raise UsageError(
-                f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}"
-            )
         self.path = Path(path).absolute()
         if self.path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{path}: the name must end in .parquet, by which it is read")
@@ -91,11 +94,11 @@ class PredictionWriter:
         self._class_names = names
         self._epoch = epoch
         self._row_group_bytes = row_group_bytes
-        self._compression = compression
         self._overwrite = overwrite
         self._check_target()
         self._partial = self.path.parent / f".{self.path.name}-{uuid.uuid4().hex[:8]}.partial"
         self._schema: pa.Schema | None = None
+        self._found: pa.DataType | None = None  # of the lists that came last
         self._file: pq.ParquetWriter | None = None
         self._rows_at_once = 0  # of a row group
         self._waiting: list[pa.RecordBatch] = []
@@ -110,7 +113,7 @@ class PredictionWriter:
         labels: Any,
         ids: Any = None,
         *,
-        epoch: int | None = None,
+        epoch: int | str | None = None,
         split: str | None = None,
     ) -> None:
         """Append a batch.
@@ -121,7 +124,8 @@ class PredictionWriter:
             NumPy, anything with DLPack in host memory (torch, JAX), or Arrow lists.
         labels : (n,) or (n, 1) integers, names, or one-hot (n, c)
         ids : (n,) integers or strings, optional
-        epoch : int, optional
+        epoch : int or str, optional
+            A number, or the name of a checkpoint.
         split : str, optional
             Of all rows of the batch. Ids, epoch and split come with all batches or with none.
 
@@ -210,7 +214,7 @@ class PredictionWriter:
     # ----------------------------------------------------------------------------------------
 
     def _columns(
-        self, rows: pa.RecordBatch, epoch: int | None, split: str | None, name: str
+        self, rows: pa.RecordBatch, epoch: int | str | None, split: str | None, name: str
     ) -> pa.RecordBatch:
         """Return a batch with the columns of the file."""
         n = rows.num_rows
@@ -219,8 +223,11 @@ class PredictionWriter:
             kind_of_ids(rows.schema.field(IDS).type, name)
             columns["sample_id"] = _storable(rows.column(IDS))
         columns["label"] = _storable(rows.column(LABELS))
-        columns[self._kind] = self._lists(plain(rows.column(PREDICTIONS)), name)
-        if epoch is not None:
+        lists = self._lists(plain(rows.column(PREDICTIONS)), name)
+        columns[self._kind] = self._form.written(lists, name)
+        if isinstance(epoch, str):
+            columns["epoch"] = pa.array([epoch] * n, pa.string())
+        elif epoch is not None:
             number = whole_number(epoch, f"{name}: epoch")
             columns["epoch"] = pa.array(np.full(n, number, np.int64))
         if split is not None:
@@ -250,34 +257,26 @@ class PredictionWriter:
         classes = column.type.list_size
         if self._classes not in (None, classes):
             raise UsageError(f"{name}: {classes} classes, but {self._classes} are expected")
+        self._found = column.type
         return column
 
     def _open(self, rows: pa.RecordBatch) -> None:
         """Begin the file, with the columns of the first batch."""
-        numbers = rows.schema.field(self._kind).type
-        value = numbers.value_type
-        self._classes = numbers.list_size
+        assert self._found is not None
+        self._classes = self._found.list_size
+        dtype = self._form.dtype_of(self._found.value_type)
         self._schema = with_metadata(
             rows.schema,
             kind=self._kind,
             classes=self._classes,
             class_names=None if self._class_names is None else list(self._class_names),
-            dtype=np.dtype(value.to_pandas_dtype()).name
-            if pa.types.is_floating(value)
-            else "bfloat16",
+            dtype=dtype_name(dtype),
         )
-        width = self._classes * value.bit_width // 8 + OTHER_BYTES
+        width = self._classes * dtype.itemsize + OTHER_BYTES
         self._rows_at_once = max(1, self._row_group_bytes // width)
-        others = [name for name in self._schema.names if name != self._kind]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = pq.ParquetWriter(
-                self._partial,
-                self._schema,
-                compression=self._compression,
-                use_dictionary=[name for name in others if name != "sample_id"],
-                write_statistics=others,
-            )
+            self._file = self._form.open(self._partial, self._schema, self._kind)
         except OSError as error:
             self._schema = None
             raise _unwritable(self.path, error) from error

@@ -61,7 +61,12 @@ ALLOWED = {
         "backends", "batch", "errors", "invalid", "metrics", "run", "scan", "scoring", "scratch",
         "sources", "split", "states", "stored", "tables", "told",
     },
-    "writer": {"errors", "scoring", "scratch", "sources", "told"},
+    "written": {"errors", "sources"},
+    "writer": {"errors", "scoring", "scratch", "sources", "told", "written"},
+    "conversion": {
+        "batch", "errors", "pipeline", "plan", "run_directory", "scan", "scoring", "sources",
+        "writer",
+    },
     "explain": {"errors", "markup", "metrics", "stored", "tables", "temperature"},
     "check": {"errors", "metrics"},
     "rereading": {
@@ -71,8 +76,8 @@ ALLOWED = {
     "render": {"check", "errors", "explain", "markup", "metrics", "plan", "rereading"},
     "demo": {"errors"},
     "cli": {
-        "backends", "check", "demo", "engine", "errors", "explain", "plan", "render", "run",
-        "scoring", "sources",
+        "backends", "check", "demo", "engine", "errors", "explain", "plan", "render",
+        "run", "scoring", "sources",
     },
 }  # fmt: skip
 # Types that a part may name though it may not use what they belong to.

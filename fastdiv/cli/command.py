@@ -10,7 +10,7 @@ import traceback
 import click
 
 import fastdiv
-from fastdiv.cli.reading import analyze, demo, inspect
+from fastdiv.cli.reading import analyze, convert, demo, inspect
 from fastdiv.cli.report import report
 from fastdiv.cli.saved import check, compare, explain, show
 from fastdiv.errors import FastdivError
@@ -24,7 +24,7 @@ def cli() -> None:
     """Tell why validation loss and accuracy disagree, from prediction dumps."""
 
 
-for command in (analyze, inspect, compare, explain, show, report, check, demo):
+for command in (analyze, inspect, convert, compare, explain, show, report, check, demo):
     cli.add_command(command)
 
 

@@ -29,7 +29,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-READING = _options(
+WHAT = _options(
     click.argument("paths", nargs=-1, required=True, metavar="[SPLIT=]PATH..."),
     click.option("--id", metavar="COLUMN", help="Sample ids; 'none' matches by position."),
     click.option("--label", metavar="COLUMN", help="Labels."),
@@ -61,6 +61,8 @@ READING = _options(
     ),
     click.option("--epochs", metavar="12,99|0:100:10", help="Read only these epochs."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: all processors."),
+)  # fmt: skip
+HOW = _options(
     click.option(
         "--scores", type=click.Choice(["all", "slim", "rolling"]), default="all", show_default=True,
         help="Keep all that verdicts need, no more than 21 bytes a sample (slim), or the last two "
@@ -73,7 +75,8 @@ READING = _options(
 
 
 @click.command()
-@READING
+@WHAT
+@HOW
 @click.option(
     "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True,
     help="What to do with contradicting rows of one sample in one epoch.",
@@ -109,7 +112,38 @@ def analyze(
 
 
 @click.command()
-@READING
+@WHAT
+@click.option("-o", "--output", required=True, metavar="FILE.parquet|DIR", help="Write this.")
+@click.option(
+    "--layout",
+    type=click.Choice(["bytes", "lists"]),
+    default="bytes",
+    show_default=True,
+    help="Predictions as bytes of one width, read fastest, or as lists.",
+)
+@click.option("--half", is_flag=True, help="Write predictions in half precision.")
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "snappy", "lz4", "zstd", "gzip", "brotli"]),
+    default="none",
+    show_default=True,
+)
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@QUIET
+@DEBUG
+def convert(paths: tuple[str, ...], quiet: bool, debug: bool, **options: Any) -> None:
+    """Write dumps of any format as the Parquet that is read fastest.
+
+    To one file, or to a directory with a file for each epoch.
+    """
+    written = fastdiv.convert(_source(paths), progress=None if quiet else _progress(), **options)
+    if not quiet:
+        click.echo(f"written to {written}: read it with fastdiv analyze {options['output']}")
+
+
+@click.command()
+@WHAT
+@HOW
 @DEBUG
 def inspect(paths: tuple[str, ...], as_json: bool, debug: bool, **options: Any) -> None:
     """Say what would be read, and what it needs, from metadata and at most 1,000 rows."""

@@ -214,6 +214,11 @@ class Source:
             return self.layout.epoch_names.names
         return {number: name for name, number in self._epoch_of_name.items()}
 
+    @property
+    def tells_epochs(self) -> bool:
+        """Whether a column, a path or a key says of which epoch rows are."""
+        return self.layout.epoch is not None or any(i.epoch is not None for i in self._items)
+
     def plan(self) -> list[Chunk]:
         """List the row groups, in natural path order."""
         return [
