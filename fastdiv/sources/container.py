@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -107,11 +107,19 @@ class Empty(Whole):
         yield from ()
 
 
-def first_rows(container: Container, columns: Sequence[str], rows: int) -> pa.Table:
-    """Read the first rows of a container, over its row groups, at most so many."""
+Read = Callable[[int, Sequence[str], int], Iterator[pa.RecordBatch]]
+
+
+def first_rows(
+    container: Container, columns: Sequence[str], rows: int, read: Read | None = None
+) -> pa.Table:
+    """Read the first rows of a container, over its row groups, at most so many.
+
+    `read`: how, where it is not the container's own way.
+    """
     batches: list[Any] = []
     for group in range(len(container.rows)):
-        for batch in container.read(group, columns, rows):
+        for batch in (read or container.read)(group, columns, rows):
             if batch.num_rows:
                 batches.append(batch.slice(0, rows))
                 rows -= len(batches[-1])

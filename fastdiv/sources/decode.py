@@ -246,7 +246,8 @@ def _uuid_texts(column: pa.Array) -> pa.Array:
 
 def integer_ids(ids: Array) -> IdValues:
     """Return integers as the ledger keeps them: int64, or uint64 where they were that."""
-    return np.ascontiguousarray(ids, np.uint64 if ids.dtype == np.uint64 else np.int64)
+    # Pages of files are not aligned, and the ledger's kernels are compiled for what is.
+    return np.require(ids, np.uint64 if ids.dtype == np.uint64 else np.int64, ["C", "A"])
 
 
 def _epochs(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int64]:

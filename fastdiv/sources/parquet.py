@@ -23,6 +23,7 @@ from fastdiv.sources.fields import (
     plain,
     plain_type,
 )
+from fastdiv.sources.pages.group import Group, ReadBy, mapped
 from fastdiv.sources.parquet_footer import ColumnChunk, read_footer
 
 SAMPLE_BYTES = 16 << 20
@@ -37,12 +38,14 @@ class ParquetContainer(Whole):
         self._metadata = file.metadata
         self.path = path
         super().__init__(path, _named(lambda: file.schema_arrow, path), os.path.getsize(path))
-        rows, self._groups = _named(lambda: read_footer(path), path)
+        footer = _named(lambda: read_footer(path), path)
+        self._groups, self._stored = footer.groups, footer.leaves
+        self.read_by = ReadBy()
         self.rows = [group.num_rows for group in self._groups]
         self._leaves = _leaves(
             [chunk.path for chunk in self._groups[0].columns] if self._groups else []
         )
-        self._check_claims(rows)
+        self._check_claims(footer.rows)
 
     def _check_claims(self, rows: int) -> None:
         """Refuse a footer that contradicts itself, or tells of more than the file can hold."""
@@ -101,10 +104,31 @@ class ParquetContainer(Whole):
         if group is not None:
             size = sum(chunk.total_uncompressed_size for chunk in group.columns)
             rows = min(rows, max(1, SAMPLE_BYTES // max(1, size // group.num_rows)))
-        return first_rows(self, columns, rows)
+        return first_rows(self, columns, rows, self._by_arrow)  # of the types of the schema
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group, a few thousand rows at a time, so that its size does not matter."""
+        file = _named(lambda: mapped(self.path, self.size), self.path)
+        reader = Group(
+            file, self._groups[group], self._stored, self.schema,
+            lambda names, n: self._by_arrow(group, names, n),
+        )  # fmt: skip
+        done = 0
+        for batch in reader.read(columns, rows):
+            yield batch
+            done += batch.num_rows
+        if done != self.rows[group]:
+            raise DataError(self._ends_at(group, done))
+        self.read_by.note(reader.reasons, len(columns))
+
+    def _ends_at(self, group: int, row: int) -> str:
+        return (
+            f"{self.place(group, row)}: the row group ends here, but its metadata says "
+            f"{self.rows[group]} rows: the file is damaged"
+        )
+
+    def _by_arrow(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of a row group as Arrow reads them."""
         done = 0
         types = {name: self.flat.field(name).type for name in columns}
         lists = [name for name, type_ in types.items() if is_list(plain_type(type_))]
@@ -125,10 +149,7 @@ class ParquetContainer(Whole):
             yield batch
             done += batch.num_rows
         if done != self.rows[group]:
-            raise DataError(
-                f"{self.place(group, done)}: the row group ends here, but its metadata says "
-                f"{self.rows[group]} rows: the file is damaged"
-            )
+            raise DataError(self._ends_at(group, done))
         for name, n in values.items():
             if n != sum(chunk.num_values for chunk in self._chunks(group, name)):
                 raise DataError(

@@ -8,11 +8,13 @@ schema, as one flipped bit can make it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 DEPTH = 32
+REPEATED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,28 @@ class ColumnChunk:
     total_compressed_size: int
     minimum: bytes | None
     maximum: bytes | None
+    codec: int
+    start: int  # where its first page lies in the file
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A column as stored, by the schema."""
+
+    path: tuple[str, ...]
+    type: int  # physical: 1 int32, 2 int64, 4 float, 5 double, 7 bytes of one width ...
+    width: int  # of those bytes, else 0
+    repetitions: tuple[int, ...]  # from the root: 0 required, 1 optional, 2 repeated
+
+    @property
+    def max_definition(self) -> int:
+        """The level of a value that is there."""
+        return sum(r > 0 for r in self.repetitions)
+
+    @property
+    def max_repetition(self) -> int:
+        """How deep lists are nested."""
+        return sum(r == REPEATED for r in self.repetitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +60,17 @@ class RowGroup:
     columns: list[ColumnChunk]
 
 
-def read_footer(path: str) -> tuple[int, list[RowGroup]]:
-    """Return the number of rows and the row groups; ValueError where the footer is damaged."""
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What a file says it holds."""
+
+    rows: int
+    groups: list[RowGroup]
+    leaves: list[Leaf]  # in the order of the columns of each row group
+
+
+def read_footer(path: str) -> Footer:
+    """Read a footer; ValueError where it is damaged."""
     with open(path, "rb") as file:
         file.seek(-8, 2)
         end = file.tell()
@@ -47,13 +80,34 @@ def read_footer(path: str) -> tuple[int, list[RowGroup]]:
         file.seek(end - size)
         data = file.read(size)
     try:
-        footer, _ = _struct(data, 0, 0)
+        footer, _ = read_struct(data)
         groups = [
             RowGroup(group[3], [_chunk(column) for column in group[1]]) for group in footer[4]
         ]
-        return footer[3], groups
+        return Footer(footer[3], groups, list(_leaves(footer[2])))
     except (IndexError, KeyError, TypeError, struct.error, AttributeError) as error:
         raise ValueError("the footer is damaged") from error
+
+
+def _leaves(schema: list[dict[int, Any]]) -> Iterator[Leaf]:
+    """Yield the leaves of a schema, whose elements come depth first."""
+    above: list[tuple[int, tuple[str, ...], tuple[int, ...]]] = []  # children to come, path, levels
+    for i, element in enumerate(schema):
+        while above and above[-1][0] == 0:
+            above.pop()
+        if i and not above:
+            raise ValueError("the footer is damaged")
+        path: tuple[str, ...] = ()
+        levels: tuple[int, ...] = ()
+        if i:
+            left, path, levels = above.pop()
+            above.append((left - 1, path, levels))
+            path, levels = (*path, element[4].decode()), (*levels, element.get(3, 0))
+        children = element.get(5) or 0
+        if children or not i:
+            above.append((children, path, levels))
+        else:
+            yield Leaf(path, element[1], element.get(2) or 0, levels)
 
 
 def _chunk(column: dict[int, Any]) -> ColumnChunk:
@@ -69,7 +123,14 @@ def _chunk(column: dict[int, Any]) -> ColumnChunk:
         meta[7],
         stats.get(6),
         stats.get(5),
+        meta[4],
+        min(meta[9], meta.get(11) or meta[9]),
     )
+
+
+def read_struct(data: bytes) -> tuple[dict[int, Any], int]:
+    """Read a struct of Thrift's compact protocol: its fields by number, and where it ends."""
+    return _struct(data, 0, 0)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

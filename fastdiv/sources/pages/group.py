@@ -1,0 +1,166 @@
+"""A row group as record batches, its columns read by pages where that can be, else by Arrow."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from fastdiv.sources.fields import top_column
+from fastdiv.sources.pages.chunk import Bytes
+from fastdiv.sources.pages.columns import Column, plan_of
+from fastdiv.sources.pages.headers import Unexpected
+from fastdiv.sources.parquet_footer import ColumnChunk, Leaf, RowGroup
+
+LEAST_ROWS = 1 << 12  # worth a batch: of smaller pages several are copied together
+
+Batches = Iterator[pa.RecordBatch]
+
+
+class ReadBy:
+    """How many column chunks were read by pages, and why others were not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.pages = 0
+        self.arrow: Counter[tuple[str, str]] = Counter()  # column, reason
+
+    def note(self, reasons: dict[str, str], columns: int) -> None:
+        """Count the columns of a row group."""
+        with self._lock:
+            self.pages += columns - len(reasons)
+            self.arrow.update(reasons.items())
+
+
+class ArrowRows:
+    """Rows of some columns as Arrow reads them, of which any number can be taken at a time."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._waiting: list[pa.RecordBatch] = []
+
+    def take(self, rows: int) -> dict[str, pa.Array] | None:
+        """Return the next rows, by column; None where so many are not left."""
+        parts: list[pa.RecordBatch] = []
+        while rows:
+            if not self._waiting:
+                batch = next(self._batches, None)
+                if batch is None:
+                    return None
+                self._waiting.append(batch)
+            batch = self._waiting.pop()
+            part = batch.slice(0, rows)
+            if part.num_rows:
+                parts.append(part)
+            rows -= part.num_rows
+            if part.num_rows < batch.num_rows:
+                self._waiting.append(batch.slice(part.num_rows))
+        if not parts:
+            return {}
+        if len(parts) == 1:
+            return dict(zip(parts[0].schema.names, parts[0].columns, strict=True))
+        names = parts[0].schema.names
+        return {name: pa.concat_arrays([part.column(name) for part in parts]) for name in names}
+
+
+def mapped(path: str, size: int) -> Bytes:
+    """Map a file, which must still be as long as it was; it goes with the last array of it."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size != size or not size:
+            raise OSError(f"the file is no longer {size} bytes long: it was written over")
+        return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+
+
+class Group:
+    """A row group of a file that is mapped.
+
+    Parameters
+    ----------
+    file : (bytes,) uint8
+    group, leaves
+        What the footer says.
+    schema : pyarrow.Schema
+        Of the top-level columns.
+    by_arrow : callable
+        Of columns and a number of rows: record batches of them, from the first row on.
+    """
+
+    def __init__(
+        self, file: Bytes, group: RowGroup, leaves: list[Leaf], schema: pa.Schema,
+        by_arrow: Callable[[Sequence[str], int], Batches],
+    ) -> None:  # fmt: skip
+        self._file = file
+        self._group = group
+        self._leaves = leaves
+        self._schema = schema
+        self._by_arrow = by_arrow
+        self.reasons: dict[str, str] = {}  # column -> why Arrow reads it
+
+    def read(self, columns: Sequence[str], rows: int) -> Batches:
+        """Yield all rows, at most `rows` at a time."""
+        tops = list(dict.fromkeys(top_column(self._schema, name) for name in columns))
+        by_pages: dict[str, Column] = {}
+        for name in tops:
+            try:
+                by_pages[name] = self._column(name)
+            except Unexpected as why:
+                self.reasons[name] = str(why)
+        by_arrow = [name for name in columns if top_column(self._schema, name) in self.reasons]
+        if not by_pages:
+            yield from self._by_arrow(by_arrow, rows)
+            return
+        others: list[ArrowRows] = []
+        if by_arrow:
+            others.append(ArrowRows(self._by_arrow(by_arrow, rows)))
+        done, total = 0, self._group.num_rows
+        while done < total:
+            n = min(rows, total - done)
+            n = self._agreeable(by_pages, n)
+            arrays: dict[str, pa.Array] = {}
+            for name in list(by_pages):
+                try:
+                    arrays[name] = by_pages[name].take(n)
+                    if done + n == total:
+                        by_pages[name].check_end()
+                except Unexpected as why:  # Arrow goes on from where the pages ended
+                    del by_pages[name]
+                    arrays.pop(name, None)
+                    self.reasons[name] = str(why)
+                    rest = ArrowRows(self._by_arrow([name], rows))
+                    if rest.take(done) is None:
+                        return
+                    others.append(rest)
+            for rest in others:
+                found = rest.take(n)
+                if found is None:  # fewer than the footer says: the caller tells
+                    return
+                arrays |= found
+            yield pa.record_batch([arrays[name] for name in tops], names=tops)
+            done += n
+
+    def _column(self, name: str) -> Column:
+        at = [i for i, leaf in enumerate(self._leaves) if leaf.path[0] == name]
+        if self._schema.names.count(name) != 1:
+            raise Unexpected("a name that several columns have")
+        plan = plan_of(self._schema.field(name), [self._leaves[i] for i in at])
+        chunk: ColumnChunk = self._group.columns[at[0]]
+        leaf = self._leaves[at[0]]
+        if chunk.path != leaf.path or chunk.type != leaf.type:
+            raise Unexpected("a column that is not that of the schema")
+        return Column(self._file, chunk, leaf, plan, self._group.num_rows)
+
+    def _agreeable(self, columns: dict[str, Column], rows: int) -> int:
+        """Return at most how many rows to take, so that little is copied together."""
+        widest = max(columns.values(), key=lambda c: c.row_bytes, default=None)
+        if widest is None:
+            return rows
+        try:
+            there = widest.available()
+        except Unexpected:  # it is told when the rows are taken
+            return rows
+        return min(rows, there) if there >= min(LEAST_ROWS, rows) else rows
