@@ -433,8 +433,8 @@ TALLY = "void(float32[::1], float32[::1], uint8[::1], {}int64[::1], int64[:,::1]
         ("profile", "profile_tile", PROFILE.format("float32")),
         ("profile", "profile_rows", PROFILE.format("float32")),
         ("profile", "profile_rows", PROFILE.format("uint16")),  # a conversion in every loop
-        ("temper", "tally_pairs", TALLY.format("")),
-        ("temper", "tally_vectors", TALLY.format("uint16[:,::1], ")),
+        ("temperatures", "tally_pairs", TALLY.format("")),
+        ("temperatures", "tally_vectors", TALLY.format("uint16[:,::1], ")),
         ("temper", "temper_pairs", "void(float32[::1], float64, float64[:,::1])"),
         ("temper", "temper_vectors", "void(uint16[:,::1], float64, float64[:,::1])"),
     ],

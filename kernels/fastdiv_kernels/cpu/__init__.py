@@ -17,14 +17,8 @@ from fastdiv_kernels.cpu.distributions import distributions
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import kernel_for
 from fastdiv_kernels.cpu.tally import tally, tally_classes
-from fastdiv_kernels.cpu.temper import (
-    tally_curves,
-    tally_pairs,
-    tally_vectors,
-    temper_curves,
-    temper_pairs,
-    temper_vectors,
-)
+from fastdiv_kernels.cpu.temper import temper_curves, temper_pairs, temper_vectors
+from fastdiv_kernels.cpu.temperatures import tally_curves, tally_pairs, tally_vectors
 from fastdiv_kernels.cpu.transitions import dynamics, transitions
 from fastdiv_kernels.grid import weights
 

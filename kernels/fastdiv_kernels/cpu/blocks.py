@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 
 from fastdiv_kernels.cpu.jit import inner, intrinsic
+from fastdiv_kernels.cpu.lanes import I16, I32, I64, Lanes, pointer
 
 ZERO = ir.Constant(ir.IntType(32), 0)
 SIDE = 8  # of a block: eight AVX registers, and half of those that NEON has
@@ -80,3 +81,69 @@ def fill(typing_context: Any, to: Any, at: Any, x: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(to, at, x), generate
+
+
+@intrinsic
+def columns_of_halves(
+    typing_context: Any, values: Any, at: Any, stride: Any, first: Any, lowest: Any, highest: Any,
+    x: Any,
+) -> Any:  # fmt: skip
+    """Write columns `first` and the next SIDE - 1 of WIDTH rows of words to x, as floats.
+
+    The rows begin at values[at], half precision of any alignment; x is flat (columns, WIDTH). No
+    number below `lowest` is written, for NaN neither, and none above `highest`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = Lanes(builder, WIDTH)
+        least, most = lanes.spread(args[4]), lanes.spread(args[5])
+        start = builder.add(args[1], args[3])
+
+        def row(i: int) -> Any:
+            place = builder.add(start, builder.mul(args[2], ir.Constant(I64, i)))
+            return lanes.load(pointer(context, builder, signature, args, 0, place), 1, SIDE)
+
+        def joined(parts: list[Any]) -> Any:
+            while len(parts) > 1:
+                size = range(2 * parts[0].type.count)
+                parts = [
+                    lanes.shuffle(a, b, size) for a, b in zip(parts[::2], parts[1::2], strict=True)
+                ]
+            return parts[0]
+
+        def zipped(a: Any, b: Any, size: int) -> list[Any]:
+            """Interleave numbers within each 128 bits: the first halves, then the second."""
+            count = a.type.count
+            each = 128 // size
+            return [
+                lanes.shuffle(a, b, [
+                    lane + half * each // 2 + i + which * count
+                    for lane in range(0, count, each) for i in range(each // 2)
+                    for which in range(2)
+                ])
+                for half in range(2)
+            ]  # fmt: skip
+
+        # Each 128 bits of z[q] are rows q, q + 4, q + 8 and q + 12 ...
+        z = [joined([row(i) for i in range(q, WIDTH, 4)]) for q in range(4)]
+        pairs = [zipped(z[0], z[1], 16), zipped(z[2], z[3], 16)]
+        wide = ir.VectorType(I32, WIDTH)
+        for half in range(2):
+            a, b = (builder.bitcast(pair[half], wide) for pair in pairs)
+            for quarter, turned in enumerate(zipped(a, b, 32)):
+                # ... and here two columns of four rows.
+                quads = builder.bitcast(turned, ir.VectorType(I64, WIDTH // 2))
+                for odd in range(2):
+                    words = lanes.shuffle(quads, quads, range(odd, WIDTH // 2, 2))
+                    words = builder.bitcast(words, ir.VectorType(I16, WIDTH))
+                    number = lanes.at_least(lanes.from_halves(words), least)
+                    above = builder.fcmp_ordered(">", number, most)
+                    number = builder.select(above, most, number)
+                    column = 4 * half + 2 * quarter + odd
+                    to = builder.mul(
+                        builder.add(args[3], ir.Constant(I64, column)), ir.Constant(I64, WIDTH)
+                    )
+                    lanes.store(number, pointer(context, builder, signature, args, 6, to), 4)
+        return context.get_dummy_value()
+
+    return types.void(values, at, stride, first, lowest, highest, x), generate

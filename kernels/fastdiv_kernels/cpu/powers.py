@@ -1,75 +1,183 @@
 """Sums of exp(beta * x) and of exp(beta * x) * x at each inverse temperature of the grid.
 
 All are powers of one exponential an element, exp(x / 16): its square begins a chain of squares, its
-cube another. That multiplies its relative error, by 64 at most, to 8e-6.
+cube another. That multiplies its relative error, by 64 at most, to 1e-5. The powers of what is far
+below the maximum are subnormal: callers have `flush_tiny` done.
+
+A vector takes 10 instructions for the exponential, 11 for its powers and two for each of those.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
 
 from fastdiv_kernels.contract import GRID
-from fastdiv_kernels.cpu.arithmetic import E2, E3, E4, E5, E6, as_float, as_int, log1p
 from fastdiv_kernels.cpu.blocks import SIDE, transpose
-from fastdiv_kernels.cpu.jit import inner
+from fastdiv_kernels.cpu.jit import inner, intrinsic
+from fastdiv_kernels.cpu.lanes import I64, WIDE, Lanes, alloca, on_floats
 
 SQUARES, CUBES = GRID[::2], GRID[1::2]
 assert SQUARES == (0.125, 0.25, 0.5, 1.0, 2.0, 4.0), "what the chain of squares is"
 assert CUBES == (0.1875, 0.375, 0.75, 1.5, 3.0), "what the chain of cubes is"
 
-TILE = 64  # rows; twice as many take 2 ns a row more with ten classes: less fits the first cache
+TILE = 16  # rows
 POWERS = len(GRID)
 CURVE = 2 * POWERS  # numbers of a profile
-UNROLLED = 4  # classes added to the accumulators at once, which are loaded and stored for it
-# A tile's accumulators, flat, each with TILE lanes: sums of exp(beta * x), then of exp(beta * x) *
-# x, both by temperature; how many x are 0. One array, so that LLVM sees how far apart they are.
-# `tile_curves` puts s and its derivatives in the places of the sums.
+# Registers hold the 22 sums of 16 rows where there are 32 of 16 lanes each. Elsewhere 8 rows are
+# summed at a time, and each chain of powers in a loop of its own.
+WIDTH = 16 if WIDE else 8
+CHAINS = (range(POWERS),) if WIDE else (range(0, POWERS, 2), range(1, POWERS, 2))
+# A tile's sums, flat, each with TILE lanes: of exp(beta * x), then of exp(beta * x) * x, both by
+# temperature; how many x are 0. `tile_curves` puts s and its derivatives in the places of sums.
 SLOPES = POWERS * TILE
 ATTAINED = 2 * POWERS * TILE
 SCRATCH = (CURVE + SIDE) // SIDE * SIDE * TILE  # whole blocks, for `transpose`
+ROW_SUMS = (CURVE + WIDTH - 1) // WIDTH * WIDTH  # a row's, and room up to a whole vector
+TOGETHER = 4  # sums whose inverses are found with one division: of 2e9 classes it does not overflow
 
-BETAS = np.array(GRID, np.float32)
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
-# What is squared is kept above the root of the smallest normal number, because products below that
-# are slow on many processors; 1e-19 adds nothing to a sum beside exp(0).
-TINY = np.float32(2.0**-63)
-LOWEST = np.float32(-698.0)  # whose exp(x / 16) is just above TINY; stands for probability 0
-
+# exp(x / 16) of it is just a normal number, and its square is none; stands for probability 0.
+LOWEST = np.float32(-1380.0)
 LOG2E_16 = np.float32(1.4426950408889634 / 16)
-LN2_16_HIGH = np.float32(0.693359375 * 16)
-LN2_16_LOW = np.float32(-2.1219444005469057e-4 * 16)
-ROUND = np.float32(1.5 * 2**23)  # added and taken away, leaves the nearest integer
-E1_16 = np.float32(1 / 16)  # the polynomial of `exp_32` for an argument 16 times as large
-E2_16 = np.float32(E2 / 16**2)
-E3_16 = np.float32(E3 / 16**3)
-E4_16 = np.float32(E4 / 16**4)
-E5_16 = np.float32(E5 / 16**5)
-E6_16 = np.float32(E6 / 16**6)
 
 
-@inner("contract")
-def exp_sixteenth(x: Any) -> Any:
-    """Return exp(x / 16) for float32 x from LOWEST to 0."""
-    shifted = x * LOG2E_16 + ROUND
-    n = shifted - ROUND
-    r = (x - n * LN2_16_HIGH) - n * LN2_16_LOW
-    p = ONE + r * (E1_16 + r * (E2_16 + r * (E3_16 + r * (E4_16 + r * (E5_16 + r * E6_16)))))
-    # n, the low bits of `shifted`, is added to the exponent.
-    return as_float(np.int32(as_int(p) + np.int32(as_int(shifted) << np.int32(23))))
+def chains(lanes: Lanes, u: Any, chain: Sequence[int]) -> list[Any]:
+    """Return the powers of u = exp(x / 16) at the temperatures of a chain or of both."""
+    multiply = lanes.builder.fmul
+    square = multiply(u, u)
+    cube = multiply(square, u)
+    found = []
+    for k in range(POWERS):
+        found.append(cube if k % 2 else square)
+        if k % 2:
+            cube = multiply(cube, cube)
+        else:
+            square = multiply(square, square)
+    return [found[k] for k in chain]
+
+
+def add_powers(lanes: Lanes, u: Any, x: Any, chain: Sequence[int], sums: Sequence[Any]) -> None:
+    """Add the powers of u to the sums of a chain (places), the products with x to those after."""
+    builder = lanes.builder
+    for i, power in enumerate(chains(lanes, u, chain)):
+        total, slope = sums[i], sums[len(chain) + i]
+        builder.store(builder.fadd(builder.load(total), power), total)
+        builder.store(lanes.multiply_add(power, x, builder.load(slope)), slope)
+
+
+@intrinsic
+def tile_powers(typing_context: Any, x: Any, classes: Any, w: Any) -> Any:
+    """Sum over the classes of x (classes, TILE), flat, from LOWEST to 0; 0 is counted instead."""
+
+    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+        lanes = Lanes(builder, WIDTH)
+        zero, one = lanes.every(0.0), lanes.every(1.0)
+        for at in range(0, TILE, WIDTH):
+            for chain in CHAINS:
+                sums = [alloca(builder, zero) for _ in range(2 * len(chain) + 1)]
+                with cgutils.for_range(builder, args[1], intp=I64) as loop:
+                    start = builder.add(builder.mul(loop.index, i64(TILE)), i64(at))
+                    t = lanes.load(place(0, start), 4)
+                    below = builder.fcmp_ordered("<", t, zero)
+                    u = builder.select(below, lanes.exp2(t, LOG2E_16), zero)
+                    add_powers(lanes, u, t, chain, sums)
+                    count = builder.select(below, zero, one)
+                    builder.store(builder.fadd(builder.load(sums[-1]), count), sums[-1])
+                places = [k * TILE for k in chain] + [SLOPES + k * TILE for k in chain]
+                for total, first in zip(sums, [*places, ATTAINED], strict=True):
+                    lanes.store(builder.load(total), place(2, first + at), 4)
+
+    return types.void(x, classes, w), on_floats(body)
+
+
+def i64(x: int) -> Any:
+    """Return a constant index."""
+    return ir.Constant(I64, x)
+
+
+@intrinsic
+def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any) -> Any:
+    """Make the sums of x = -abs(margin) beside a 0, for TILE margins from `at` on."""
+
+    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+        lanes = Lanes(builder, WIDTH)
+        for part in range(0, TILE, WIDTH):
+            m = lanes.load(place(0, builder.add(args[1], i64(part))), 1)
+            sign = builder.and_(lanes.as_ints(m), lanes.every(0x7FFFFFFF, ir.IntType(32)))
+            x = builder.fneg(lanes.as_floats(sign))
+            x = lanes.at_least(x, lanes.every(LOWEST))
+            for k, power in enumerate(chains(lanes, lanes.exp2(x, LOG2E_16), range(POWERS))):
+                lanes.store(power, place(2, k * TILE + part), 4)
+                lanes.store(builder.fmul(power, x), place(2, SLOPES + k * TILE + part), 4)
+            lanes.store(lanes.every(1.0), place(2, ATTAINED + part), 4)
+
+    return types.void(margin, at, w), on_floats(body)
+
+
+@intrinsic
+def row_powers(typing_context: Any, x: Any, vectors: Any, sums: Any, at: Any) -> Any:
+    """Sum over all of x (vectors * WIDTH,), from LOWEST to 0, into sums[at : at + ROW_SUMS]."""
+
+    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+        lanes = Lanes(builder, WIDTH)
+        zero = lanes.every(0.0)
+        totals: list[Any] = [zero] * ROW_SUMS
+        for chain in CHAINS:
+            places = [alloca(builder, zero) for _ in range(2 * len(chain))]
+            with cgutils.for_range(builder, args[1], intp=I64) as loop:
+                t = lanes.load(place(0, builder.mul(loop.index, i64(WIDTH))), 4)
+                add_powers(lanes, lanes.exp2(t, LOG2E_16), t, chain, places)
+            for i, k in enumerate(chain):
+                totals[k] = builder.load(places[i])
+                totals[POWERS + k] = builder.load(places[len(chain) + i])
+        for i, vector in enumerate(lanes.sums(totals)):
+            lanes.store(vector, place(2, builder.add(args[3], i64(i * WIDTH))), 4)
+
+    return types.void(x, vectors, sums, at), on_floats(body)
+
+
+def each_curve(
+    lanes: Lanes, load: Callable[[int], Any], emit: Callable[[int, Any], None], scale: float = 1.0
+) -> None:
+    """Make of sums (`load` by position in w) s(beta) and its derivatives by log(beta)."""
+    builder = lanes.builder
+    attained = load(ATTAINED)
+    others = builder.fsub(attained, lanes.every(1.0))
+    for first in range(0, POWERS, TOGETHER):
+        group = range(first, min(first + TOGETHER, POWERS))
+        beyond = [builder.fadd(load(k * TILE), others) for k in group]  # the first one that is 0
+        whole = [builder.fadd(x, lanes.every(1.0)) for x in beyond]
+        for k, x, total, inverse in zip(group, beyond, whole, lanes.inverses(whole), strict=True):
+            emit(k, lanes.log1p(x, total))
+            slope = builder.fmul(load(SLOPES + k * TILE), lanes.every(GRID[k] * scale))
+            emit(POWERS + k, builder.fmul(slope, inverse))
+
+
+@intrinsic
+def tile_curves(typing_context: Any, w: Any, curves: Any) -> Any:
+    """Make of a tile's sums s(beta) and its derivatives by log(beta), (CURVE, TILE), flat."""
+
+    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+        lanes = Lanes(builder, WIDTH)
+        for part in range(0, TILE, WIDTH):
+            each_curve(
+                lanes,
+                lambda at, part=part: lanes.load(place(0, at + part), 4),  # type: ignore[misc]
+                lambda k, x, part=part: lanes.store(x, place(1, k * TILE + part), 4),  # type: ignore[misc]
+            )
+
+    return types.void(w, curves), on_floats(body)
 
 
 @inner()
-def product(u: Any, v: Any) -> Any:
-    """Return u * v, but no less than TINY."""
-    both = u * v
-    return both if both > TINY else TINY
-
-
-@inner()
-def squared(u: Any) -> Any:
-    """Return u**2, but no less than TINY."""
-    return product(u, u)
+def tile_turn(rows: Any, classes: Any, columns: Any) -> None:
+    """Turn a tile's rows into columns; `columns` has room for whole blocks."""
+    transpose(rows, TILE, classes, classes, columns, TILE)
 
 
 @inner()
@@ -78,169 +186,3 @@ def tile_room(classes: Any) -> Any:
     return (classes + SIDE - 1) // SIDE * SIDE * TILE
 
 
-@inner()
-def tile_turn(rows: Any, classes: Any, columns: Any) -> None:
-    """Turn a tile's rows into columns; what is beyond the last class is set to LOWEST."""
-    transpose(rows, TILE, classes, classes, columns, TILE)
-    for i in range(np.uint64(classes * TILE), np.uint64(len(columns))):
-        columns[i] = LOWEST
-
-
-@inner("contract")
-def tile_powers(x: Any, classes: Any, w: Any) -> None:
-    """Sum over the classes of x (classes, TILE), flat, all from LOWEST to 0.
-
-    What is 0 is counted instead, for log1p. After the last class there may be others up to a
-    multiple of UNROLLED, all LOWEST.
-    """
-    for i in range(np.uint64(SCRATCH)):
-        w[i] = ZERO
-    for j in range(0, classes, UNROLLED):
-        at = np.uint64(j * TILE)
-        for lane in range(np.uint64(TILE)):
-            t0 = x[at + lane]
-            t1 = x[at + np.uint64(TILE) + lane]
-            t2 = x[at + np.uint64(2 * TILE) + lane]
-            t3 = x[at + np.uint64(3 * TILE) + lane]
-            u0, n0 = below_zero(t0)
-            u1, n1 = below_zero(t1)
-            u2, n2 = below_zero(t2)
-            u3, n3 = below_zero(t3)
-            w[ATTAINED + lane] += (n0 + n1) + (n2 + n3)
-            s0, s1, s2, s3 = squared(u0), squared(u1), squared(u2), squared(u3)
-            c0, c1, c2, c3 = product(s0, u0), product(s1, u1), product(s2, u2), product(s3, u3)
-            accumulate(w, lane, s0, s1, s2, s3, t0, t1, t2, t3)
-            accumulate(w, TILE + lane, c0, c1, c2, c3, t0, t1, t2, t3)
-            s0, s1, s2, s3 = squared(s0), squared(s1), squared(s2), squared(s3)
-            accumulate(w, 2 * TILE + lane, s0, s1, s2, s3, t0, t1, t2, t3)
-            c0, c1, c2, c3 = squared(c0), squared(c1), squared(c2), squared(c3)
-            accumulate(w, 3 * TILE + lane, c0, c1, c2, c3, t0, t1, t2, t3)
-            s0, s1, s2, s3 = squared(s0), squared(s1), squared(s2), squared(s3)
-            accumulate(w, 4 * TILE + lane, s0, s1, s2, s3, t0, t1, t2, t3)
-            c0, c1, c2, c3 = squared(c0), squared(c1), squared(c2), squared(c3)
-            accumulate(w, 5 * TILE + lane, c0, c1, c2, c3, t0, t1, t2, t3)
-            s0, s1, s2, s3 = squared(s0), squared(s1), squared(s2), squared(s3)
-            accumulate(w, 6 * TILE + lane, s0, s1, s2, s3, t0, t1, t2, t3)
-            c0, c1, c2, c3 = squared(c0), squared(c1), squared(c2), squared(c3)
-            accumulate(w, 7 * TILE + lane, c0, c1, c2, c3, t0, t1, t2, t3)
-            s0, s1, s2, s3 = squared(s0), squared(s1), squared(s2), squared(s3)
-            accumulate(w, 8 * TILE + lane, s0, s1, s2, s3, t0, t1, t2, t3)
-            c0, c1, c2, c3 = squared(c0), squared(c1), squared(c2), squared(c3)
-            accumulate(w, 9 * TILE + lane, c0, c1, c2, c3, t0, t1, t2, t3)
-            s0, s1, s2, s3 = squared(s0), squared(s1), squared(s2), squared(s3)
-            accumulate(w, 10 * TILE + lane, s0, s1, s2, s3, t0, t1, t2, t3)
-
-
-@inner("contract")
-def below_zero(t: Any) -> Any:
-    """Return (exp(t / 16), 0), or (0, 1) where t is 0."""
-    u = exp_sixteenth(t)
-    return (u if t < ZERO else ZERO), (ZERO if t < ZERO else ONE)
-
-
-@inner("contract")
-def accumulate(
-    w: Any, at: Any, u0: Any, u1: Any, u2: Any, u3: Any, t0: Any, t1: Any, t2: Any, t3: Any
-) -> None:
-    """Add four exponentials of one temperature to their sums."""
-    w[at] += (u0 + u1) + (u2 + u3)
-    w[SLOPES + at] += (u0 * t0 + u1 * t1) + (u2 * t2 + u3 * t3)
-
-
-@inner("contract")
-def pair_powers(x: Any, w: Any) -> None:
-    """Make the sums of one number of x (TILE,) beside a 0."""
-    for lane in range(np.uint64(TILE)):
-        t = x[lane]
-        w[ATTAINED + lane] = ONE
-        u = exp_sixteenth(t)
-        s = squared(u)
-        c = product(s, u)
-        put(w, lane, s, t)
-        put(w, TILE + lane, c, t)
-        s = squared(s)
-        put(w, 2 * TILE + lane, s, t)
-        c = squared(c)
-        put(w, 3 * TILE + lane, c, t)
-        s = squared(s)
-        put(w, 4 * TILE + lane, s, t)
-        c = squared(c)
-        put(w, 5 * TILE + lane, c, t)
-        s = squared(s)
-        put(w, 6 * TILE + lane, s, t)
-        c = squared(c)
-        put(w, 7 * TILE + lane, c, t)
-        s = squared(s)
-        put(w, 8 * TILE + lane, s, t)
-        c = squared(c)
-        put(w, 9 * TILE + lane, c, t)
-        s = squared(s)
-        put(w, 10 * TILE + lane, s, t)
-
-
-@inner()
-def put(w: Any, at: Any, u: Any, t: Any) -> None:
-    """Write the sums of one temperature where there is one exponential."""
-    w[at] = u
-    w[SLOPES + at] = u * t
-
-
-@inner("reassoc", "nsz", "contract")
-def row_powers(x: Any, w: Any, lane: Any) -> None:
-    """Sum over all of x, from LOWEST to 0, into a lane of a tile's accumulators."""
-    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = a8 = a9 = a10 = ZERO
-    b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = b8 = b9 = b10 = ZERO
-    for j in range(np.uint64(len(x))):
-        t = x[j]
-        u = exp_sixteenth(t)
-        s = squared(u)
-        c = product(s, u)
-        a0 += s
-        b0 += s * t
-        a1 += c
-        b1 += c * t
-        s = squared(s)
-        a2 += s
-        b2 += s * t
-        c = squared(c)
-        a3 += c
-        b3 += c * t
-        s = squared(s)
-        a4 += s
-        b4 += s * t
-        c = squared(c)
-        a5 += c
-        b5 += c * t
-        s = squared(s)
-        a6 += s
-        b6 += s * t
-        c = squared(c)
-        a7 += c
-        b7 += c * t
-        s = squared(s)
-        a8 += s
-        b8 += s * t
-        c = squared(c)
-        a9 += c
-        b9 += c * t
-        s = squared(s)
-        a10 += s
-        b10 += s * t
-    sums = (a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10)
-    slopes = (b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, b10)
-    for k in range(POWERS):
-        w[np.uint64(k * TILE) + lane] = sums[k]
-        w[np.uint64(SLOPES + k * TILE) + lane] = slopes[k]
-
-
-@inner("contract")
-def tile_curves(w: Any) -> None:
-    """Make of a tile's sums s(beta) and its derivatives by log(beta)."""
-    for k in range(np.uint64(POWERS)):
-        beta = BETAS[k]
-        at = k * np.uint64(TILE)
-        for lane in range(np.uint64(TILE)):
-            rest = w[at + lane]
-            attained = w[ATTAINED + lane]
-            w[at + lane] = log1p(rest + (attained - ONE))
-            w[SLOPES + at + lane] = beta * w[SLOPES + at + lane] / (rest + attained)

@@ -14,21 +14,22 @@ from fastdiv_kernels.cpu.arithmetic import float_to_half, log, value
 from fastdiv_kernels.cpu.blocks import SIDE, WIDTH, fill, transpose
 from fastdiv_kernels.cpu.finish import PROBS
 from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.cpu.lanes import ALIGNED, aligned, flush_tiny, restore
 from fastdiv_kernels.cpu.powers import (
     ATTAINED,
     CURVE,
     LOWEST,
     ONE,
+    ROW_SUMS,
     SCRATCH,
     TILE,
+    WIDTH as LANES,
     row_powers,
     tile_curves,
     tile_powers,
     tile_room,
     tile_turn,
 )
-
-CHUNK = 32  # a row of differences is filled up to a multiple of it
 
 
 @inner()
@@ -126,8 +127,8 @@ def profile_tile(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
     kept = profile.reshape(n * CURVE)
     maxima = np.full(TILE * c + WIDTH, value(values[0]))
     rows = np.full(TILE * c + SIDE, LOWEST)
-    columns = np.full(tile_room(c), LOWEST)
-    w = np.zeros(SCRATCH, np.float32)
+    columns = aligned(np.full(tile_room(c) + ALIGNED, LOWEST))
+    w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     out = np.zeros(TILE * CURVE + SIDE, np.float32)
     for start in range(0, n, TILE):
         live = min(TILE, n - start)
@@ -137,8 +138,10 @@ def profile_tile(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
         else:
             differences(values, maxima, start * c, live * c, rows, difference)
         tile_turn(rows, c, columns)
+        state = flush_tiny()
         tile_powers(columns, c, w)
-        tile_curves(w)
+        restore(state)
+        tile_curves(w, w)
         write_curves(w, out, predicted, start, live, kept)
 
 
@@ -169,11 +172,11 @@ def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
     """Keep the curves of rows with many classes; shapes and dtypes as in the contract."""
     n, c = predictions.shape
     kept = profile.reshape(n * CURVE)
-    x = np.full((c + CHUNK - 1) // CHUNK * CHUNK, LOWEST)
-    w = np.zeros(SCRATCH, np.float32)
+    vectors = (c + LANES - 1) // LANES
+    x = aligned(np.full(vectors * LANES + ALIGNED, LOWEST))
+    sums = np.zeros(TILE * ROW_SUMS + SIDE, np.float32)
+    w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     out = np.zeros(TILE * CURVE + SIDE, np.float32)
-    for lane in range(TILE):
-        w[ATTAINED + lane] = ONE
     for start in range(0, n, TILE):
         live = min(TILE, n - start)
         for i in range(live):
@@ -187,8 +190,13 @@ def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
             else:
                 row_differences(predictions, row, m, x, difference)
             x[first] = LOWEST  # left out of the sums, for log1p
-            row_powers(x, w, np.uint64(i))
-        tile_curves(w)
+            state = flush_tiny()
+            row_powers(x, vectors, sums, np.uint64(i * ROW_SUMS))
+            restore(state)
+        transpose(sums, TILE, CURVE, ROW_SUMS, w, TILE)
+        for lane in range(TILE):
+            w[ATTAINED + lane] = ONE
+        tile_curves(w, w)
         write_curves(w, out, predicted, start, live, kept)
 
 

@@ -1,4 +1,4 @@
-"""`temper`, `tally_temperatures`: what profiles say of losses at other temperatures.
+"""`temper` on the CPU: what profiles say of losses at other temperatures.
 
 Each for two classes, for which the margin is all; for few, whose profile is a vector of
 differences; for many, whose profile is a curve. All work across the rows of a tile.
@@ -8,33 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.contract import HIGHEST_SUMMED, LOWEST_KEPT, PRESENT, REASON
+from fastdiv_kernels.contract import LOWEST_KEPT
 from fastdiv_kernels.cpu.arithmetic import exp, log, log1p, value
 from fastdiv_kernels.cpu.blocks import SIDE, transpose
 from fastdiv_kernels.cpu.jit import inner, kernel
-from fastdiv_kernels.cpu.powers import (
-    BETAS,
-    CURVE,
-    LOWEST,
-    POWERS,
-    SCRATCH,
-    SLOPES,
-    TILE,
-    ZERO,
-    pair_powers,
-    tile_curves,
-    tile_powers,
-    tile_room,
-    tile_turn,
-)
+from fastdiv_kernels.cpu.powers import CURVE, SCRATCH, TILE, tile_room, tile_turn
 
 MEAN = TILE  # a tile's results in float64, flat: s, its first and its second derivative
 SQUARE = 2 * TILE
 LOWEST_IN_FLOAT32 = np.float32(LOWEST_KEPT)
-SCALE = np.float32(2.0**32)  # of fixed point
-HIGHEST = np.float32(HIGHEST_SUMMED)
-LOW = np.int64(0xFFFFFFFF)
-MISSING = np.float32(-1.0)  # for the gap of a row that is not added
 
 
 @kernel
@@ -146,93 +128,3 @@ def tile_interpolated(x: Any, weights: Any, w: Any) -> None:
             w[lane] += s * y
             w[MEAN + lane] += mean * y
             w[SQUARE + lane] += square * y
-
-
-@kernel
-def tally_pairs(loss: Any, margin: Any, flags: Any, counts: Any, sums: Any) -> None:
-    """Add the losses of two classes at the temperatures of the grid to totals."""
-    n = len(flags)
-    x = np.zeros(TILE, np.float32)
-    w = np.zeros(SCRATCH, np.float32)
-    gap = np.zeros(TILE, np.float32)
-    for start in range(0, n, TILE):
-        live = min(TILE, n - start)
-        for i in range(np.uint64(live)):
-            t = -abs(margin[np.uint64(start) + i])
-            x[i] = t if t > LOWEST else LOWEST
-        pair_powers(x, w)
-        tile_curves(w)
-        tile_add(loss, margin, flags, start, live, w, gap, counts, sums)
-
-
-@kernel
-def tally_vectors(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any, sums: Any) -> None:
-    """Add the losses of rows of differences at the temperatures of the grid to totals."""
-    n, c = profile.shape
-    values = profile.reshape(n * c)
-    rows = np.zeros(TILE * c + SIDE, np.float32)
-    columns = np.zeros(tile_room(c), np.float32)
-    w = np.zeros(SCRATCH, np.float32)
-    gap = np.zeros(TILE, np.float32)
-    for start in range(0, n, TILE):
-        live = min(TILE, n - start)
-        floats(values, start * c, live * c, LOWEST, rows)
-        tile_turn(rows, c, columns)
-        tile_powers(columns, c, w)
-        tile_curves(w)
-        tile_add(loss, margin, flags, start, live, w, gap, counts, sums)
-
-
-@kernel
-def tally_curves(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any, sums: Any) -> None:
-    """Add the losses of rows of curves at the temperatures of the grid to totals."""
-    n = len(flags)
-    values = profile.reshape(n * CURVE)
-    rows = np.zeros(TILE * CURVE + SIDE, np.float32)
-    w = np.zeros(SCRATCH, np.float32)
-    gap = np.zeros(TILE, np.float32)
-    for start in range(0, n, TILE):
-        live = min(TILE, n - start)
-        floats(values, start * CURVE, live * CURVE, LOWEST_IN_FLOAT32, rows)
-        transpose(rows, TILE, CURVE, CURVE, w, TILE)
-        tile_add(loss, margin, flags, start, live, w, gap, counts, sums)
-
-
-@inner("contract")
-def tile_add(
-    loss: Any, margin: Any, flags: Any, start: Any, live: Any, w: Any, gap: Any, counts: Any,
-    sums: Any,
-) -> None:  # fmt: skip
-    """Add a tile's losses at the temperatures of the grid to totals; gap (TILE,) is scratch."""
-    at = np.uint64(start)
-    for i in range(np.uint64(TILE)):
-        gap[i] = MISSING
-    for i in range(np.uint64(live)):
-        m = margin[at + i]
-        there = (flags[at + i] & (PRESENT | REASON)) == PRESENT
-        there = there & (loss[at + i] < np.inf) & (m > -np.inf)
-        gap[i] = (-m if m < ZERO else ZERO) if there else MISSING
-    rows = np.int64(0)
-    for i in range(np.uint64(TILE)):
-        rows += gap[i] >= ZERO
-    counts[0] += rows
-    for k in range(np.uint64(POWERS)):
-        beta = BETAS[k]
-        add_lanes(w, k * np.uint64(TILE), gap, beta, sums, k)
-        add_lanes(w, SLOPES + k * np.uint64(TILE), gap, beta, sums, POWERS + k)
-
-
-@inner("contract")
-def add_lanes(w: Any, at: Any, gap: Any, beta: Any, sums: Any, which: Any) -> None:
-    """Add one number of each lane, and beta * gap, in fixed point to row `which` of sums."""
-    low = np.int64(0)
-    high = np.int64(0)
-    for i in range(np.uint64(TILE)):
-        x = w[at + i] + beta * gap[i]
-        x = x if x < HIGHEST else HIGHEST
-        x = x if gap[i] >= ZERO else ZERO
-        fixed = np.int64(np.rint(x * SCALE))
-        low += fixed & LOW
-        high += fixed >> 32
-    sums[which, 0] += low
-    sums[which, 1] += high
