@@ -64,7 +64,7 @@ class Lanes:
         self.ints = ir.VectorType(I32, width)
 
     def every(self, x: Any, element: Any = FLOAT) -> Any:
-        """Return a constant in all lanes."""
+        """Return a constant in all lanes; of floats one that float32 holds."""
         number = int(x) if isinstance(element, ir.IntType) else float(np.float32(x))
         return ir.Constant(ir.VectorType(element, self.width), [number] * self.width)
 
@@ -188,6 +188,15 @@ class Lanes:
         rounded = builder.select(finite, rounded, self.every(0x7C00, I32))
         sign = builder.and_(builder.lshr(bits, self.every(16, I32)), self.every(0x8000, I32))
         return builder.trunc(builder.or_(rounded, sign), words)
+
+    def numbers(self, x: Any, stored: Any) -> Any:
+        """Return stored predictions as `value` does, given Numba's type of one."""
+        if stored == types.uint16:
+            return self.from_halves(x)
+        if stored == types.int16:
+            wide = self.builder.zext(x, self.ints)
+            return self.as_floats(self.builder.shl(wide, self.every(16, I32)))
+        return x
 
     def sums(self, vectors: Sequence[Any]) -> list[Any]:
         """Return vectors whose lanes hold the sums over the lanes of as many vectors, in order.

@@ -184,5 +184,3 @@ def tile_turn(rows: Any, classes: Any, columns: Any) -> None:
 def tile_room(classes: Any) -> Any:
     """Return how many numbers a tile of columns takes: whole blocks of classes."""
     return (classes + SIDE - 1) // SIDE * SIDE * TILE
-
-

@@ -8,13 +8,23 @@ tile or, of many classes, along the row (see `powers`).
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from fastdiv_kernels.contract import LOWEST_KEPT
 from fastdiv_kernels.cpu.arithmetic import float_to_half, log, value
 from fastdiv_kernels.cpu.blocks import SIDE, WIDTH, fill, transpose
 from fastdiv_kernels.cpu.finish import PROBS
-from fastdiv_kernels.cpu.jit import inner, kernel
-from fastdiv_kernels.cpu.lanes import ALIGNED, aligned, flush_tiny, restore
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
+from fastdiv_kernels.cpu.lanes import (
+    ALIGNED,
+    FLOAT,
+    I16,
+    Lanes,
+    aligned,
+    flush_tiny,
+    pointer,
+    restore,
+)
 from fastdiv_kernels.cpu.powers import (
     ATTAINED,
     CURVE,
@@ -23,12 +33,14 @@ from fastdiv_kernels.cpu.powers import (
     ROW_SUMS,
     SCRATCH,
     TILE,
-    WIDTH as LANES,
     row_powers,
     tile_curves,
     tile_powers,
     tile_room,
     tile_turn,
+)
+from fastdiv_kernels.cpu.powers import (
+    WIDTH as LANES,
 )
 
 
@@ -56,20 +68,6 @@ def log_difference(v: Any, log_m: Any) -> Any:
     return log(v if v > zero else zero) - log_m
 
 
-@inner()
-def kept_difference(v: Any, m: Any, lowest: Any, nothing: Any) -> Any:
-    """Return x of a logit as it is kept: -inf (`nothing`) of -inf alone, not of what overflows."""
-    x = v - m
-    x = x if x > lowest else lowest
-    return x if v > nothing else nothing
-
-
-@inner("contract")
-def kept_log_ratio(v: Any, m: Any, lowest: Any, nothing: Any) -> Any:
-    """Return x of a probability as it is kept; no finite logarithm needs to be clipped."""
-    return log_ratio(v, m)
-
-
 @kernel
 def profile_vectors(predictions: Any, kind: Any, predicted: Any, profile: Any) -> None:
     """Keep the differences of rows with few classes; profile is uint16, the words of float16."""
@@ -78,18 +76,70 @@ def profile_vectors(predictions: Any, kind: Any, predicted: Any, profile: Any) -
         return
     values = predictions.reshape(n * c)
     kept = profile.reshape(n * c)
+    if kind == PROBS:
+        keep_log_ratios(predictions, values, predicted, kept)
+        return
+    # A row takes loads and stores of a fixed width: what is written beyond it, the next overwrites.
+    whole = max(n * c - WIDTH + c, 0) // c
+    for row in range(np.uint64(whole)):
+        first = predicted[row]
+        at = row * np.uint64(c)
+        m = value(values[at + np.uint64(max(first, 0))])
+        keep_row(values, at, m, first >= 0, kept, at)
+    numbers, words = np.zeros(WIDTH, values.dtype), np.zeros(WIDTH, np.uint16)
+    for row in range(whole, n):
+        first = predicted[row]
+        for j in range(c):
+            numbers[j] = predictions[row, j]
+        m = value(predictions[row, max(first, 0)])
+        keep_row(numbers, np.uint64(0), m, first >= 0, words, np.uint64(0))
+        for j in range(c):
+            kept[row * c + j] = words[j]
+
+
+@intrinsic
+def keep_row(
+    typing_context: Any, values: Any, at: Any, m: Any, valid: Any, kept: Any, to: Any
+) -> Any:
+    """Write x of WIDTH logits from values[at] on in 16 bits to kept[to], given the largest.
+
+    It is -inf of -inf alone, not of what overflows, and 0 where the row is not `valid`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = Lanes(builder, WIDTH)
+        stored = lanes.load(pointer(context, builder, signature, args, 0, args[1]), 1)
+        v = lanes.numbers(stored, signature.args[0].dtype)
+        real = v.type.element
+        x = builder.fsub(v, lanes.spread(args[2]))
+        x = lanes.at_least(x, lanes.every(LOWEST_KEPT, real))
+        nothing = lanes.every(-np.inf, real)
+        x = builder.select(builder.fcmp_ordered(">", v, nothing), x, nothing)
+        x = x if real == FLOAT else builder.fptrunc(x, lanes.floats)
+        words = lanes.to_halves(x)
+        there = context.cast(builder, args[3], signature.args[3], types.boolean)
+        words = builder.select(lanes.spread(there), words, lanes.every(0, I16))
+        lanes.store(words, pointer(context, builder, signature, args, 4, args[5]), 1)
+        return context.get_dummy_value()
+
+    return types.void(values, at, m, valid, kept, to), generate
+
+
+@inner()
+def keep_log_ratios(predictions: Any, values: Any, predicted: Any, kept: Any) -> None:
+    """Keep the logarithms of ratios of probabilities."""
+    n, c = predictions.shape
     maxima = np.full(TILE * c + WIDTH, value(values[0]))
     for start in range(0, n, TILE):
         live = min(TILE, n - start)
         spread_maxima(predictions, predicted, start, live, maxima)
-        if kind == PROBS:
-            keep(values, maxima, start * c, live * c, kept, kept_log_ratio)
-        else:
-            keep(values, maxima, start * c, live * c, kept, kept_difference)
+        at = np.uint64(start * c)
+        for i in range(np.uint64(live * c)):
+            kept[at + i] = float_to_half(np.float32(log_ratio(value(values[at + i]), maxima[i])))
         for row in range(start, start + live):
             if predicted[row] < 0:
                 for j in range(c):
-                    profile[row, j] = 0
+                    kept[row * c + j] = 0
 
 
 @inner()
@@ -104,17 +154,6 @@ def spread_maxima(predictions: Any, predicted: Any, start: Any, live: Any, maxim
         m = value(predictions[row, max(predicted[row], 0)])
         for j in range(np.uint64(0), c, np.uint64(WIDTH)):
             fill(maxima, i * c + j, m)
-
-
-@inner()
-def keep(values: Any, maxima: Any, start: Any, size: Any, kept: Any, x_of: Any) -> None:
-    """Write x of `size` values in 16 bits."""
-    lowest = maxima.dtype.type(LOWEST_KEPT)
-    nothing = maxima.dtype.type(-np.inf)
-    at = np.uint64(start)
-    for i in range(np.uint64(size)):
-        x = x_of(value(values[at + i]), maxima[i], lowest, nothing)
-        kept[at + i] = float_to_half(np.float32(x))
 
 
 @kernel

@@ -28,6 +28,7 @@ from fastdiv_kernels.cpu.lanes import (
     restore,
 )
 from fastdiv_kernels.cpu.powers import (
+    ATTAINED,
     CURVE,
     LOWEST,
     POWERS,
@@ -35,7 +36,6 @@ from fastdiv_kernels.cpu.powers import (
     TILE,
     WIDTH,
     ZERO,
-    ATTAINED,
     each_curve,
     pair_powers,
     tile_curves,
@@ -172,7 +172,10 @@ def add_rows(slow: Any, margin: Any, at: Any, curves: Any, sums: Any) -> None:
         if not (slow >> lane) & np.uint64(1):
             continue
         for k in range(np.uint64(CURVE)):
-            x = curves[k * np.uint64(TILE) + lane] - BETAS[k % np.uint64(POWERS)] * margin[at + lane]
+            x = (
+                curves[k * np.uint64(TILE) + lane]
+                - BETAS[k % np.uint64(POWERS)] * margin[at + lane]
+            )
             x = x if x < HIGHEST else HIGHEST
             add_integer(sums, k, np.int64(np.rint(x * SCALE)))
 
