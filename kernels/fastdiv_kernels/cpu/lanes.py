@@ -140,6 +140,22 @@ class Lanes:
         result = self.multiply_add(builder.fmul(f, f), self.polynomial(f, LOG), f)
         return self.multiply_add(builder.sitofp(exponent, self.floats), self.every(LN2), result)
 
+    def log(self, x: Any) -> Any:
+        """Return ln x for x >= 0, to 1e-7 of itself; -inf of 0."""
+        builder = self.builder
+        tiny = builder.fcmp_ordered("<", x, self.every(2.0**-126))
+        y = builder.select(tiny, builder.fmul(x, self.every(2.0**23)), x)
+        bits = builder.sub(self.as_ints(y), self.every(SQRT_HALF_BITS, I32))
+        exponent = builder.sitofp(builder.ashr(bits, self.every(23, I32)), self.floats)
+        exponent = builder.fsub(exponent, builder.select(tiny, self.every(23), self.every(0)))
+        mantissa = builder.and_(bits, self.every(MANTISSA_BITS, I32))
+        mantissa = self.as_floats(builder.add(mantissa, self.every(SQRT_HALF_BITS, I32)))
+        f = builder.fsub(mantissa, self.every(1.0))
+        result = self.multiply_add(builder.fmul(f, f), self.polynomial(f, LOG), f)
+        result = self.multiply_add(exponent, self.every(LN2), result)
+        some = builder.fcmp_ordered(">", x, self.every(0.0))
+        return builder.select(some, result, self.every(-np.inf))
+
     def inverses(self, numbers: Sequence[Any]) -> list[Any]:
         """Return 1 / x of numbers whose product neither overflows nor underflows: one division."""
         builder = self.builder

@@ -14,7 +14,7 @@ from fastdiv_kernels.contract import LOWEST_KEPT
 from fastdiv_kernels.cpu.arithmetic import float_to_half, log, value
 from fastdiv_kernels.cpu.blocks import SIDE, WIDTH, fill, transpose
 from fastdiv_kernels.cpu.finish import PROBS
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, overload
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
     FLOAT,
@@ -71,65 +71,93 @@ def log_difference(v: Any, log_m: Any) -> Any:
 @kernel
 def profile_vectors(predictions: Any, kind: Any, predicted: Any, profile: Any) -> None:
     """Keep the differences of rows with few classes; profile is uint16, the words of float16."""
-    n, c = predictions.shape
-    if n == 0:
-        return
-    values = predictions.reshape(n * c)
-    kept = profile.reshape(n * c)
     if kind == PROBS:
-        keep_log_ratios(predictions, values, predicted, kept)
-        return
-    # A row takes loads and stores of a fixed width: what is written beyond it, the next overwrites.
+        keep_probs(predictions, predicted, profile)
+    else:
+        keep_rows(predictions, predicted, profile, False)
+
+
+@inner()
+def keep_rows(predictions: Any, predicted: Any, profile: Any, probs: Any) -> None:
+    """Keep rows one by one.
+
+    A row takes loads and stores of a fixed width: what is written beyond it, the next overwrites.
+    """
+    n, c = predictions.shape
+    values, kept = predictions.reshape(n * c), profile.reshape(n * c)
     whole = max(n * c - WIDTH + c, 0) // c
     for row in range(np.uint64(whole)):
         first = predicted[row]
         at = row * np.uint64(c)
         m = value(values[at + np.uint64(max(first, 0))])
-        keep_row(values, at, m, first >= 0, kept, at)
+        keep_row(values, at, m, first >= 0, kept, at, probs)
     numbers, words = np.zeros(WIDTH, values.dtype), np.zeros(WIDTH, np.uint16)
     for row in range(whole, n):
         first = predicted[row]
         for j in range(c):
             numbers[j] = predictions[row, j]
         m = value(predictions[row, max(first, 0)])
-        keep_row(numbers, np.uint64(0), m, first >= 0, words, np.uint64(0))
+        keep_row(numbers, np.uint64(0), m, first >= 0, words, np.uint64(0), probs)
         for j in range(c):
-            kept[row * c + j] = words[j]
+            profile[row, j] = words[j]
 
 
 @intrinsic
 def keep_row(
-    typing_context: Any, values: Any, at: Any, m: Any, valid: Any, kept: Any, to: Any
+    typing_context: Any, values: Any, at: Any, m: Any, valid: Any, kept: Any, to: Any, probs: Any
 ) -> Any:
-    """Write x of WIDTH logits from values[at] on in 16 bits to kept[to], given the largest.
+    """Write x of WIDTH numbers from values[at] on in 16 bits to kept[to], given the largest.
 
-    It is -inf of -inf alone, not of what overflows, and 0 where the row is not `valid`.
+    It is -inf of -inf alone, not of what overflows, and 0 where the row is not `valid`. Numbers
+    are logits, or probabilities, not of float64, if `probs`, which is a literal.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lanes = Lanes(builder, WIDTH)
         stored = lanes.load(pointer(context, builder, signature, args, 0, args[1]), 1)
         v = lanes.numbers(stored, signature.args[0].dtype)
+        largest = lanes.spread(args[2])
         real = v.type.element
-        x = builder.fsub(v, lanes.spread(args[2]))
-        x = lanes.at_least(x, lanes.every(LOWEST_KEPT, real))
-        nothing = lanes.every(-np.inf, real)
-        x = builder.select(builder.fcmp_ordered(">", v, nothing), x, nothing)
-        x = x if real == FLOAT else builder.fptrunc(x, lanes.floats)
-        words = lanes.to_halves(x)
+        if probs.literal_value:
+            x = lanes.log(lanes.at_least(builder.fdiv(v, largest), lanes.every(0.0)))
+        else:
+            x = builder.fsub(v, largest)
+            x = lanes.at_least(x, lanes.every(LOWEST_KEPT, real))
+            nothing = lanes.every(-np.inf, real)
+            x = builder.select(builder.fcmp_ordered(">", v, nothing), x, nothing)
+        words = lanes.to_halves(x if real == FLOAT else builder.fptrunc(x, lanes.floats))
         there = context.cast(builder, args[3], signature.args[3], types.boolean)
         words = builder.select(lanes.spread(there), words, lanes.every(0, I16))
         lanes.store(words, pointer(context, builder, signature, args, 4, args[5]), 1)
         return context.get_dummy_value()
 
-    return types.void(values, at, m, valid, kept, to), generate
+    if not isinstance(probs, types.Literal):
+        return None
+    return types.void(values, at, m, valid, kept, to, probs), generate
+
+
+def keep_probs(predictions: Any, predicted: Any, profile: Any) -> None:
+    """Keep the logarithms of ratios of probabilities."""
+    raise NotImplementedError  # kernels get the overload below
+
+
+@overload(keep_probs)
+def _keep_probs(predictions: Any, predicted: Any, profile: Any) -> Any:
+    def by_row(predictions: Any, predicted: Any, profile: Any) -> None:
+        keep_rows(predictions, predicted, profile, True)
+
+    def of_float64(predictions: Any, predicted: Any, profile: Any) -> None:
+        keep_log_ratios(predictions, predicted, profile)
+
+    return of_float64 if predictions.dtype == types.float64 else by_row
 
 
 @inner()
-def keep_log_ratios(predictions: Any, values: Any, predicted: Any, kept: Any) -> None:
-    """Keep the logarithms of ratios of probabilities."""
+def keep_log_ratios(predictions: Any, predicted: Any, profile: Any) -> None:
+    """Keep the logarithms of ratios of probabilities of float64."""
     n, c = predictions.shape
-    maxima = np.full(TILE * c + WIDTH, value(values[0]))
+    values, kept = predictions.reshape(n * c), profile.reshape(n * c)
+    maxima = np.zeros(TILE * c + WIDTH)
     for start in range(0, n, TILE):
         live = min(TILE, n - start)
         spread_maxima(predictions, predicted, start, live, maxima)
