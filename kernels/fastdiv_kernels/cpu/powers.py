@@ -18,7 +18,7 @@ from numba.core import cgutils
 from fastdiv_kernels.contract import GRID
 from fastdiv_kernels.cpu.blocks import SIDE, transpose
 from fastdiv_kernels.cpu.jit import inner, intrinsic
-from fastdiv_kernels.cpu.lanes import I64, WIDE, Lanes, alloca, on_floats
+from fastdiv_kernels.cpu.lanes import I32, I64, WIDE, Lanes, alloca, on_floats, pointer
 
 SQUARES, CUBES = GRID[::2], GRID[1::2]
 assert SQUARES == (0.125, 0.25, 0.5, 1.0, 2.0, 4.0), "what the chain of squares is"
@@ -108,7 +108,7 @@ def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any) -> Any:
         lanes = Lanes(builder, WIDTH)
         for part in range(0, TILE, WIDTH):
             m = lanes.load(place(0, builder.add(args[1], i64(part))), 1)
-            sign = builder.and_(lanes.as_ints(m), lanes.every(0x7FFFFFFF, ir.IntType(32)))
+            sign = builder.and_(lanes.as_ints(m), lanes.every(0x7FFFFFFF, I32))
             x = builder.fneg(lanes.as_floats(sign))
             x = lanes.at_least(x, lanes.every(LOWEST))
             for k, power in enumerate(chains(lanes, lanes.exp2(x, LOG2E_16), range(POWERS))):
@@ -120,25 +120,78 @@ def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any) -> Any:
 
 
 @intrinsic
-def row_powers(typing_context: Any, x: Any, vectors: Any, sums: Any, at: Any) -> Any:
-    """Sum over all of x (vectors * WIDTH,), from LOWEST to 0, into sums[at : at + ROW_SUMS]."""
+def row_powers(
+    typing_context: Any, values: Any, at: Any, classes: Any, first: Any, m: Any, probs: Any,
+    sums: Any, to: Any,
+) -> Any:  # fmt: skip
+    """Sum over the classes of a row, but for `first`, into sums[to : to + ROW_SUMS].
 
-    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+    The row begins at values[at] and has WIDTH classes or more: logits, of which m is taken, or
+    probabilities, not of float64, of whose logarithms it is taken, if `probs`, which is a literal.
+    """
+    stored = values.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lanes = Lanes(builder, WIDTH)
-        zero = lanes.every(0.0)
+        zero, none = lanes.every(0.0), lanes.every(LOWEST)
+        start, classes, first, largest = args[1], args[2], args[3], lanes.spread(args[4])
+        vector = builder.udiv(first, i64(WIDTH))  # that holds `first`
+        whole = builder.udiv(classes, i64(WIDTH))
+        rest = builder.urem(classes, i64(WIDTH))
+        among_whole = builder.icmp_unsigned("<", vector, whole)
+
+        def x_from(element: Any) -> Any:
+            place = pointer(context, builder, signature, args, 0, builder.add(start, element))
+            v = lanes.numbers(lanes.load(place, 1), stored)
+            v = lanes.log(lanes.at_least(v, zero)) if probs.literal_value else v
+            x = builder.fsub(v, largest)
+            x = x if stored != types.float64 else builder.fptrunc(x, lanes.floats)
+            return lanes.at_least(x, none)
+
+        def add(x: Any, chain: Sequence[int], places: Sequence[Any]) -> None:
+            add_powers(lanes, lanes.exp2(x, LOG2E_16), x, chain, places)
+
+        def vectors(part: Any) -> tuple[Any, Any]:
+            """Return from where to where vectors are whole, before and after that of `first`."""
+            before = builder.select(among_whole, vector, whole)
+            after = builder.add(vector, i64(1))
+            return builder.select(part, after, i64(0)), builder.select(part, whole, before)
+
+        def with_a_gap(last: Any) -> Any:
+            """Return x of the vector of `first`, or of the row's last, less what is added."""
+            element = builder.select(
+                last, builder.sub(classes, i64(WIDTH)), builder.mul(vector, i64(WIDTH))
+            )
+            added = builder.select(last, builder.sub(i64(WIDTH), rest), i64(0))
+            ranks = ir.Constant(lanes.ints, list(range(WIDTH)))
+            low = lanes.spread(builder.trunc(added, I32))
+            gap = lanes.spread(builder.trunc(builder.sub(first, element), I32))
+            there = builder.icmp_signed(">=", ranks, low)
+            there = builder.and_(there, builder.icmp_signed("!=", ranks, gap))
+            return builder.select(there, x_from(element), none)
+
         totals: list[Any] = [zero] * ROW_SUMS
         for chain in CHAINS:
             places = [alloca(builder, zero) for _ in range(2 * len(chain))]
-            with cgutils.for_range(builder, args[1], intp=I64) as loop:
-                t = lanes.load(place(0, builder.mul(loop.index, i64(WIDTH))), 4)
-                add_powers(lanes, lanes.exp2(t, LOG2E_16), t, chain, places)
+            with cgutils.for_range(builder, i64(2), intp=I64) as part:
+                begin, end = vectors(builder.trunc(part.index, ir.IntType(1)))
+                with cgutils.for_range(builder, end, start=begin, intp=I64) as loop:
+                    add(x_from(builder.mul(loop.index, i64(WIDTH))), chain, places)
+            begin = builder.select(among_whole, i64(0), i64(1))
+            end = builder.select(builder.icmp_unsigned(">", rest, i64(0)), i64(2), i64(1))
+            with cgutils.for_range(builder, end, start=begin, intp=I64) as part:
+                add(with_a_gap(builder.trunc(part.index, ir.IntType(1))), chain, places)
             for i, k in enumerate(chain):
                 totals[k] = builder.load(places[i])
                 totals[POWERS + k] = builder.load(places[len(chain) + i])
-        for i, vector in enumerate(lanes.sums(totals)):
-            lanes.store(vector, place(2, builder.add(args[3], i64(i * WIDTH))), 4)
+        for i, total in enumerate(lanes.sums(totals)):
+            to = builder.add(args[7], i64(i * WIDTH))
+            lanes.store(total, pointer(context, builder, signature, args, 6, to), 4)
+        return context.get_dummy_value()
 
-    return types.void(x, vectors, sums, at), on_floats(body)
+    if not isinstance(probs, types.Literal):
+        return None
+    return types.void(values, at, classes, first, m, probs, sums, to), generate
 
 
 def each_curve(

@@ -33,14 +33,12 @@ from fastdiv_kernels.cpu.powers import (
     ROW_SUMS,
     SCRATCH,
     TILE,
+    ZERO,
     row_powers,
     tile_curves,
     tile_powers,
     tile_room,
     tile_turn,
-)
-from fastdiv_kernels.cpu.powers import (
-    WIDTH as LANES,
 )
 
 
@@ -56,16 +54,6 @@ def log_ratio(v: Any, m: Any) -> Any:
     ratio = v / m
     zero = m - m
     return log(ratio if ratio > zero else zero)
-
-
-@inner("contract")
-def log_difference(v: Any, log_m: Any) -> Any:
-    """Return x of a probability, given the logarithm of the largest; loses digits near a tie.
-
-    It has one division less than `log_ratio`, and to a sum of exp(x) those digits are nothing.
-    """
-    zero = log_m - log_m
-    return log(v if v > zero else zero) - log_m
 
 
 @kernel
@@ -238,38 +226,65 @@ def write_curves(w: Any, out: Any, predicted: Any, start: Any, live: Any, kept: 
 def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> None:
     """Keep the curves of rows with many classes; shapes and dtypes as in the contract."""
     n, c = predictions.shape
-    kept = profile.reshape(n * CURVE)
-    vectors = (c + LANES - 1) // LANES
-    x = aligned(np.full(vectors * LANES + ALIGNED, LOWEST))
+    values, kept = predictions.reshape(n * c), profile.reshape(n * CURVE)
+    x = np.zeros(c, np.float32)
     sums = np.zeros(TILE * ROW_SUMS + SIDE, np.float32)
     w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     out = np.zeros(TILE * CURVE + SIDE, np.float32)
+    state = flush_tiny()
     for start in range(0, n, TILE):
         live = min(TILE, n - start)
         for i in range(live):
             row = start + i
-            first = predicted[row]
-            if first < 0:
+            if predicted[row] < 0:
                 continue
-            m = value(predictions[row, first])
+            first, at, to = np.uint64(predicted[row]), np.uint64(row * c), np.uint64(i * ROW_SUMS)
+            m = value(values[at + first])
             if kind == PROBS:
-                row_differences(predictions, row, log(m), x, log_difference)
+                probs_powers(values, at, np.uint64(c), first, m, x, sums, to)
             else:
-                row_differences(predictions, row, m, x, difference)
-            x[first] = LOWEST  # left out of the sums, for log1p
-            state = flush_tiny()
-            row_powers(x, vectors, sums, np.uint64(i * ROW_SUMS))
-            restore(state)
+                row_powers(values, at, np.uint64(c), first, m, False, sums, to)
         transpose(sums, TILE, CURVE, ROW_SUMS, w, TILE)
         for lane in range(TILE):
             w[ATTAINED + lane] = ONE
         tile_curves(w, w)
         write_curves(w, out, predicted, start, live, kept)
+    restore(state)
 
 
-@inner()
-def row_differences(predictions: Any, row: Any, m: Any, x: Any, x_of: Any) -> None:
-    """Write x of a row in float32, none below LOWEST."""
-    for j in range(np.uint64(predictions.shape[1])):
-        t = np.float32(x_of(value(predictions[np.uint64(row), j]), m))
+def probs_powers(
+    values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+) -> None:
+    """Sum over the classes of a row of probabilities; x (c,) is scratch."""
+    raise NotImplementedError  # kernels get the overload below
+
+
+@overload(probs_powers)
+def _probs_powers(
+    values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+) -> Any:
+    def in_one_pass(
+        values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+    ) -> None:
+        row_powers(values, at, c, first, log(m), True, sums, to)
+
+    def of_float64(
+        values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+    ) -> None:
+        log_differences(values, at, log(m), x)
+        row_powers(x, np.uint64(0), c, first, ZERO, False, sums, to)
+
+    return of_float64 if values.dtype == types.float64 else in_one_pass
+
+
+@inner("contract")
+def log_differences(values: Any, at: Any, log_m: Any, x: Any) -> None:
+    """Write x of a row of probabilities of float64 in float32, given the largest's logarithm.
+
+    It has one division less than `log_ratio` and loses digits near a tie; to a sum of exp(x) they
+    are nothing.
+    """
+    for j in range(np.uint64(len(x))):
+        v = values[at + j]
+        t = np.float32(log(v if v > 0.0 else 0.0) - log_m)
         x[j] = t if t > LOWEST else LOWEST
