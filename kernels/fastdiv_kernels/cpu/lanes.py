@@ -29,9 +29,13 @@ SQRT_HALF_BITS = 0x3F3504F3
 MANTISSA_BITS = 0x007FFFFF
 ROUND = np.float32(1.5 * 2**23)  # added and taken away, leaves the nearest integer
 # (2**r - 1) / r for -1/2 <= r <= 1/2: 2**r to 9e-8 of itself. (ln(1 + f) - f) / f**2 for f from
-# sqrt(1/2) - 1 to sqrt(2) - 1: ln(1 + f) to 4e-8. Both from the last power to the first.
+# sqrt(1/2) - 1 to sqrt(2) - 1: ln(1 + f) to 4e-8. ln(1 + x) / x for 0 <= x <= 1: to 3e-8 of itself.
+# All from the last power to the first.
 EXP2 = (0.0013264723820611835, 0.009671512991189957, 0.05550733581185341, 0.24022242426872253,
         0.6931470036506653)  # fmt: skip
+LOG1P = (0.00523261173774726, -0.02950491196878973, 0.07822542624351149, -0.13663201789916596,
+         0.19105986366921762, -0.2484297708891777, 0.3331909617746069, -0.4999949311132684,
+         0.9999999698775556)  # fmt: skip
 LOG = (-0.1003452850265131, 0.16335641226696612, -0.17326020610563803, 0.19888277707793175,
        -0.249614630602256, 0.33335261394463545, -0.5000058442395869)  # fmt: skip
 
@@ -139,6 +143,10 @@ class Lanes:
         f = builder.select(builder.icmp_signed("==", exponent, self.every(0, I32)), x, f)
         result = self.multiply_add(builder.fmul(f, f), self.polynomial(f, LOG), f)
         return self.multiply_add(builder.sitofp(exponent, self.floats), self.every(LN2), result)
+
+    def log1p_to_one(self, x: Any, one_more: Any) -> Any:
+        """Return ln(1 + x) for 0 <= x <= 1, to 1e-7 of itself."""
+        return self.builder.fmul(self.polynomial(x, LOG1P), x)
 
     def log(self, x: Any) -> Any:
         """Return ln x for x >= 0, to 1e-7 of itself; -inf of 0."""

@@ -32,9 +32,8 @@ CURVE = 2 * POWERS  # numbers of a profile
 WIDTH = 16 if WIDE else 8
 CHAINS = (range(POWERS),) if WIDE else (range(0, POWERS, 2), range(1, POWERS, 2))
 # A tile's sums, flat, each with TILE lanes: of exp(beta * x), then of exp(beta * x) * x, both by
-# temperature; how many x are 0. `tile_curves` puts s and its derivatives in the places of sums.
+# temperature. `tile_curves` puts s and its derivatives in the places of sums.
 SLOPES = POWERS * TILE
-ATTAINED = 2 * POWERS * TILE
 SCRATCH = (CURVE + SIDE) // SIDE * SIDE * TILE  # whole blocks, for `transpose`
 ROW_SUMS = (CURVE + WIDTH - 1) // WIDTH * WIDTH  # a row's, and room up to a whole vector
 TOGETHER = 4  # sums whose inverses are found with one division: of 2e9 classes it does not overflow
@@ -72,24 +71,31 @@ def add_powers(lanes: Lanes, u: Any, x: Any, chain: Sequence[int], sums: Sequenc
 
 @intrinsic
 def tile_powers(typing_context: Any, x: Any, classes: Any, w: Any) -> Any:
-    """Sum over the classes of x (classes, TILE), flat, from LOWEST to 0; 0 is counted instead."""
+    """Sum over the classes of x (classes, TILE), flat, from LOWEST to 0, but for the first 0.
+
+    The last class is taken in the place of that one.
+    """
 
     def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
-        zero, one = lanes.every(0.0), lanes.every(1.0)
+        zero = lanes.every(0.0)
+        others = builder.sub(args[1], i64(1))
         for at in range(0, TILE, WIDTH):
+
+            def column(j: Any, at: int = at) -> Any:
+                return lanes.load(place(0, builder.add(builder.mul(j, i64(TILE)), i64(at))), 4)
+
             for chain in CHAINS:
-                sums = [alloca(builder, zero) for _ in range(2 * len(chain) + 1)]
-                with cgutils.for_range(builder, args[1], intp=I64) as loop:
-                    start = builder.add(builder.mul(loop.index, i64(TILE)), i64(at))
-                    t = lanes.load(place(0, start), 4)
-                    below = builder.fcmp_ordered("<", t, zero)
-                    u = builder.select(below, lanes.exp2(t, LOG2E_16), zero)
-                    add_powers(lanes, u, t, chain, sums)
-                    count = builder.select(below, zero, one)
-                    builder.store(builder.fadd(builder.load(sums[-1]), count), sums[-1])
+                sums = [alloca(builder, zero) for _ in range(2 * len(chain))]
+                last = alloca(builder, column(others))
+                with cgutils.for_range(builder, others, intp=I64) as loop:
+                    t, substitute = column(loop.index), builder.load(last)
+                    is_first = builder.fcmp_ordered("==", t, zero)
+                    t = builder.select(is_first, substitute, t)
+                    builder.store(builder.select(is_first, zero, substitute), last)
+                    add_powers(lanes, lanes.exp2(t, LOG2E_16), t, chain, sums)
                 places = [k * TILE for k in chain] + [SLOPES + k * TILE for k in chain]
-                for total, first in zip(sums, [*places, ATTAINED], strict=True):
+                for total, first in zip(sums, places, strict=True):
                     lanes.store(builder.load(total), place(2, first + at), 4)
 
     return types.void(x, classes, w), on_floats(body)
@@ -114,7 +120,6 @@ def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any) -> Any:
             for k, power in enumerate(chains(lanes, lanes.exp2(x, LOG2E_16), range(POWERS))):
                 lanes.store(power, place(2, k * TILE + part), 4)
                 lanes.store(builder.fmul(power, x), place(2, SLOPES + k * TILE + part), 4)
-            lanes.store(lanes.every(1.0), place(2, ATTAINED + part), 4)
 
     return types.void(margin, at, w), on_floats(body)
 
@@ -195,20 +200,21 @@ def row_powers(
 
 
 def each_curve(
-    lanes: Lanes, load: Callable[[int], Any], emit: Callable[[int, Any], None], scale: float = 1.0
+    lanes: Lanes, load: Callable[[int], Any], emit: Callable[[int, Any], None], pairs: bool = False
 ) -> None:
-    """Make of sums (`load` by position in w) s(beta) and its derivatives by log(beta)."""
+    """Make of sums (`load` by position in w) s(beta), and of slopes the means of x.
+
+    Sums are of one number, and so not above 1, if `pairs`.
+    """
     builder = lanes.builder
-    attained = load(ATTAINED)
-    others = builder.fsub(attained, lanes.every(1.0))
+    log1p = lanes.log1p_to_one if pairs else lanes.log1p
     for first in range(0, POWERS, TOGETHER):
         group = range(first, min(first + TOGETHER, POWERS))
-        beyond = [builder.fadd(load(k * TILE), others) for k in group]  # the first one that is 0
-        whole = [builder.fadd(x, lanes.every(1.0)) for x in beyond]
-        for k, x, total, inverse in zip(group, beyond, whole, lanes.inverses(whole), strict=True):
-            emit(k, lanes.log1p(x, total))
-            slope = builder.fmul(load(SLOPES + k * TILE), lanes.every(GRID[k] * scale))
-            emit(POWERS + k, builder.fmul(slope, inverse))
+        others = [load(k * TILE) for k in group]
+        whole = [builder.fadd(x, lanes.every(1.0)) for x in others]
+        for k, x, total, inverse in zip(group, others, whole, lanes.inverses(whole), strict=True):
+            emit(k, log1p(x, total))
+            emit(POWERS + k, builder.fmul(load(SLOPES + k * TILE), inverse))
 
 
 @intrinsic
@@ -218,11 +224,16 @@ def tile_curves(typing_context: Any, w: Any, curves: Any) -> Any:
     def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         for part in range(0, TILE, WIDTH):
-            each_curve(
-                lanes,
-                lambda at, part=part: lanes.load(place(0, at + part), 4),  # type: ignore[misc]
-                lambda k, x, part=part: lanes.store(x, place(1, k * TILE + part), 4),  # type: ignore[misc]
-            )
+
+            def load(at: int, part: int = part) -> Any:
+                return lanes.load(place(0, at + part), 4)
+
+            def emit(k: int, x: Any, part: int = part) -> None:
+                if k >= POWERS:
+                    x = builder.fmul(x, lanes.every(GRID[k - POWERS]))
+                lanes.store(x, place(1, k * TILE + part), 4)
+
+            each_curve(lanes, load, emit)
 
     return types.void(w, curves), on_floats(body)
 

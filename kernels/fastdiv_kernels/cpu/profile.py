@@ -26,10 +26,8 @@ from fastdiv_kernels.cpu.lanes import (
     restore,
 )
 from fastdiv_kernels.cpu.powers import (
-    ATTAINED,
     CURVE,
     LOWEST,
-    ONE,
     ROW_SUMS,
     SCRATCH,
     TILE,
@@ -245,8 +243,6 @@ def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
             else:
                 row_powers(values, at, np.uint64(c), first, m, False, sums, to)
         transpose(sums, TILE, CURVE, ROW_SUMS, w, TILE)
-        for lane in range(TILE):
-            w[ATTAINED + lane] = ONE
         tile_curves(w, w)
         write_curves(w, out, predicted, start, live, kept)
     restore(state)

@@ -1,9 +1,10 @@
 """`tally_temperatures` on the CPU: sums of losses at the temperatures of the grid, in fixed point.
 
-A row adds ``s(beta) + beta * gap`` and a slope at each temperature. The gap is summed once, in
-multiples of 2**-28, and multiplied by sixteen times beta at the end; s and the slope, which no
-number of classes makes larger than some tens, are rounded to multiples of 2**-32. All is whole
-numbers, in any order. Rows that lack `FAST` nats or more are added one by one.
+A row adds ``s(beta) + beta * gap`` and a slope at each temperature. Gaps are summed once, in
+multiples of 2**-28, and multiplied by sixteen times beta at the end, as are the means of x that
+slopes are made of; s, which no number of classes makes larger than some tens, is rounded to
+multiples of 2**-32. All is whole numbers, in any order. Rows that lack `FAST` nats or more are
+added one by one.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from fastdiv_kernels.cpu.blocks import SIDE, columns_of_halves
 from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
+    FLOAT,
     I32,
     I64,
     Lanes,
@@ -28,7 +30,6 @@ from fastdiv_kernels.cpu.lanes import (
     restore,
 )
 from fastdiv_kernels.cpu.powers import (
-    ATTAINED,
     CURVE,
     LOWEST,
     POWERS,
@@ -50,16 +51,20 @@ SCALE = np.float32(2.0**32)  # of fixed point
 HIGHEST = np.float32(HIGHEST_SUMMED)
 LOW = np.int64(0xFFFFFFFF)
 FAST = np.float32(512.0)  # nats
-# A number below FAST is split in multiples of 2**-13 and a rest. Either is rounded by adding a
-# number so large that the last bit of the sum is the unit, and is then read off the bits.
-HIGH_BITS = 13
+FAR = np.float32(32.0)  # nats: s and slopes are nearer to 0, of 16 classes by far, of 7e13 just so
+# A number is split in multiples of 2**-11 and a rest. Either is rounded by adding a number so large
+# that the last bit of the sum is the unit, and is then read off the bits.
+HIGH_BITS = 11
 LOW_BITS = 32
-GAP_BITS = 28
-TILES = 256  # whose numbers' high parts, no more than 2**22, are added in 32 bits
-# Totals, flat, int32, each with TILE lanes: high parts by position in a curve, low parts; the
-# same two of the gap; rows.
-LOWS = CURVE * TILE
-GAP_HIGH = 2 * CURVE * TILE
+MEAN_BITS = 28  # of gaps, and of means of x, both to be multiplied by sixteenths
+# High parts are added to what rounds them, which has room for 64 numbers of FAR, then to integers.
+ROOM = 64  # tiles
+TILES = 1024  # whose parts, no more than 2**20, are added in 32 bits
+# Totals, flat, 32 bits, each with TILE lanes: high parts by position in a curve, as floats and as
+# integers, low parts; high and low parts of the gap; rows.
+HIGHS = CURVE * TILE
+LOWS = 2 * CURVE * TILE
+GAP_HIGH = 3 * CURVE * TILE
 GAP_LOW = GAP_HIGH + TILE
 ROWS = GAP_LOW + TILE
 TOTALS = ROWS + TILE
@@ -72,14 +77,19 @@ def rounding(bits: int) -> float:
     return float(1.5 * 2.0 ** (23 - bits))
 
 
-def add_fixed(lanes: Lanes, x: Any, high: Any, low: Any, bits: int = LOW_BITS) -> None:
-    """Add x, between -FAST and FAST, to totals (places), in multiples of 2**-bits."""
+def add_fixed(lanes: Lanes, x: Any, high: Any, low: Any, bits: int) -> None:
+    """Add x, between -FAR and FAR, to totals (places of floats and of ints)."""
     builder = lanes.builder
-    coarse, fine = lanes.every(rounding(HIGH_BITS)), lanes.every(rounding(bits))
-    shifted = builder.fadd(x, coarse)
-    rest = builder.fsub(x, builder.fsub(shifted, coarse))
-    for total, parts in ((high, shifted), (low, builder.fadd(rest, fine))):
-        lanes.store(builder.add(lanes.load(total, 4), lanes.as_ints(parts)), total, 4)
+    before = lanes.as_floats(lanes.load(high, 4))
+    after = builder.fadd(before, x)
+    lanes.store(after, builder.bitcast(high, FLOAT.as_pointer()), 4)
+    add_rest(lanes, builder.fsub(x, builder.fsub(after, before)), low, bits)
+
+
+def add_rest(lanes: Lanes, rest: Any, low: Any, bits: int) -> None:
+    """Add what is no more than half the unit of high parts to totals (a place)."""
+    rounded = lanes.as_ints(lanes.builder.fadd(rest, lanes.every(rounding(bits))))
+    lanes.store(lanes.builder.add(lanes.load(low, 4), rounded), low, 4)
 
 
 @intrinsic
@@ -121,33 +131,45 @@ def find_gaps(
 
 def add_gaps(lanes: Lanes, place: Callable[[int, Any], Any], part: int) -> Any:
     """Add gaps (argument 1) to totals (argument 2); return which rows have one."""
+    builder = lanes.builder
     gap = lanes.load(place(1, part), 4)
-    there = lanes.builder.fcmp_ordered(">=", gap, lanes.every(0.0))
-    gap = lanes.builder.select(there, gap, lanes.every(0.0))
-    add_fixed(lanes, gap, place(2, GAP_HIGH + part), place(2, GAP_LOW + part), GAP_BITS)
+    there = builder.fcmp_ordered(">=", gap, lanes.every(0.0))
+    gap = builder.select(there, gap, lanes.every(0.0))
+    coarse = lanes.every(rounding(HIGH_BITS))
+    high, shifted = place(2, GAP_HIGH + part), builder.fadd(gap, coarse)
+    lanes.store(builder.add(lanes.load(high, 4), lanes.as_ints(shifted)), high, 4)
+    rest = builder.fsub(gap, builder.fsub(shifted, coarse))
+    add_rest(lanes, rest, place(2, GAP_LOW + part), MEAN_BITS)
     return there
 
 
-@intrinsic
-def add_sums(typing_context: Any, w: Any, gap: Any, totals: Any) -> Any:
-    """Add what a tile's sums of powers tell of rows with a gap."""
+def adds_sums(pairs: bool) -> Callable[..., Any]:
+    """Make the intrinsic that adds what sums of powers tell; sums are of one number if `pairs`."""
 
-    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
-        lanes = Lanes(builder, WIDTH)
-        for part in range(0, TILE, WIDTH):
-            there = add_gaps(lanes, place, part)
+    def add(typing_context: Any, w: Any, gap: Any, totals: Any) -> Any:
+        def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+            lanes = Lanes(builder, WIDTH)
+            for part in range(0, TILE, WIDTH):
+                there = add_gaps(lanes, place, part)
 
-            def load(at: int, part: int = part, there: Any = there) -> Any:
-                nothing = lanes.every(1.0 if at == ATTAINED else 0.0)
-                return builder.select(there, lanes.load(place(0, at + part), 4), nothing)
+                def load(at: int, part: int = part, there: Any = there) -> Any:
+                    x = lanes.load(place(0, at + part), 4)
+                    return builder.select(there, x, lanes.every(0.0))
 
-            def emit(k: int, x: Any, part: int = part) -> None:
-                at = k * TILE + part
-                add_fixed(lanes, x, place(2, at), place(2, LOWS + at))
+                def emit(k: int, x: Any, part: int = part) -> None:
+                    at = k * TILE + part
+                    bits = LOW_BITS if k < POWERS else MEAN_BITS
+                    add_fixed(lanes, x, place(2, at), place(2, LOWS + at), bits)
 
-            each_curve(lanes, load, emit)
+                each_curve(lanes, load, emit, pairs)
 
-    return types.void(w, gap, totals), on_floats(body)
+        return types.void(w, gap, totals), on_floats(body)
+
+    return intrinsic(add)
+
+
+add_sums = adds_sums(False)
+add_pairs = adds_sums(True)
 
 
 @intrinsic
@@ -160,9 +182,26 @@ def add_curves(typing_context: Any, curves: Any, gap: Any, totals: Any) -> Any:
             there = add_gaps(lanes, place, part)
             for at in range(part, CURVE * TILE, TILE):
                 x = builder.select(there, lanes.load(place(0, at), 4), lanes.every(0.0))
-                add_fixed(lanes, x, place(2, at), place(2, LOWS + at))
+                add_fixed(lanes, x, place(2, at), place(2, LOWS + at), LOW_BITS)
 
     return types.void(curves, gap, totals), on_floats(body)
+
+
+@inner()
+def make_room(totals: Any) -> None:
+    """Move high parts from floats to integers."""
+    begin = np.int32(bits_of_rounding(HIGH_BITS))
+    for i in range(np.uint64(CURVE * TILE)):
+        totals[HIGHS + i] += totals[i] - begin
+        totals[i] = begin
+
+
+@inner()
+def new_totals() -> Any:
+    """Make totals of nothing."""
+    totals = aligned(np.zeros(TOTALS + ALIGNED, np.int32))
+    totals[:HIGHS] = np.int32(bits_of_rounding(HIGH_BITS))
+    return totals
 
 
 @inner("contract")
@@ -188,26 +227,34 @@ def add_integer(sums: Any, k: Any, fixed: Any) -> None:
 
 
 @inner()
-def settle(totals: Any, tiles: Any, counts: Any, sums: Any) -> None:
-    """Add the totals of so many tiles to those of the caller, and begin anew."""
-    gap = joined(totals, GAP_HIGH, GAP_LOW, tiles, GAP_BITS)
+def settle(totals: Any, tiles: Any, slope_bits: Any, counts: Any, sums: Any) -> None:
+    """Add the totals of so many tiles to those of the caller, and begin anew.
+
+    Slopes are multiples of 2**-32, or are to be multiplied by beta if of another unit.
+    """
+    make_room(totals)
+    high_of_gaps = tiles * bits_of_rounding(HIGH_BITS)
+    gap = joined(totals, GAP_HIGH, high_of_gaps, GAP_LOW, tiles, MEAN_BITS)
     for k in range(CURVE):
-        fixed = joined(totals, k * TILE, LOWS + k * TILE, tiles, LOW_BITS)
-        add_integer(sums, k, fixed + SIXTEENTHS[k % POWERS] * gap)
+        bits = LOW_BITS if k < POWERS else slope_bits
+        at = k * TILE
+        fixed = joined(totals, HIGHS + at, 0, LOWS + at, tiles, bits)
+        beta = SIXTEENTHS[k % POWERS]
+        fixed = fixed if bits == LOW_BITS else beta * fixed
+        add_integer(sums, k, fixed + beta * gap)
     for lane in range(TILE):
         counts[0] += totals[ROWS + lane]
-    totals[:] = 0
+    totals[HIGHS:] = 0
 
 
 @inner()
-def joined(totals: Any, high: Any, low: Any, tiles: Any, bits: Any) -> Any:
+def joined(totals: Any, high: Any, too_high: Any, low: Any, tiles: Any, bits: Any) -> Any:
     """Return a sum over lanes as a multiple of 2**-bits, from its two parts."""
-    coarse = tiles * bits_of_rounding(HIGH_BITS)
-    fine = tiles * bits_of_rounding(bits)
+    too_low = tiles * bits_of_rounding(bits)
     fixed = np.int64(0)
     for lane in range(TILE):
-        fixed += np.int64(np.int32(totals[high + lane] - coarse)) << (bits - HIGH_BITS)
-        fixed += np.int64(np.int32(totals[low + lane] - fine))
+        fixed += np.int64(np.int32(totals[high + lane] - too_high)) << (bits - HIGH_BITS)
+        fixed += np.int64(np.int32(totals[low + lane] - too_low))
     return fixed
 
 
@@ -240,7 +287,7 @@ def tally_pairs(loss: Any, margin: Any, flags: Any, counts: Any, sums: Any) -> N
     w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     curves = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     gap = aligned(np.zeros(TILE + ALIGNED, np.float32))
-    totals = aligned(np.zeros(TOTALS + ALIGNED, np.int32))
+    totals = new_totals()
     tiles = 0
     state = flush_tiny()
     for part in range(2):
@@ -253,16 +300,18 @@ def tally_pairs(loss: Any, margin: Any, flags: Any, counts: Any, sums: Any) -> N
             at = np.uint64(start)
             slow = find_gaps(loss, margin, flags, at, gap, totals)
             pair_powers(margin, at, w)
-            add_sums(w, gap, totals)
+            add_pairs(w, gap, totals)
             if slow:
                 tile_curves(w, curves)
                 add_rows(slow, margin, at, curves, sums)
             tiles += 1
+            if tiles % ROOM == 0:
+                make_room(totals)
             if tiles == TILES:
-                settle(totals, tiles, counts, sums)
+                settle(totals, tiles, MEAN_BITS, counts, sums)
                 tiles = 0
     restore(state)
-    settle(totals, tiles, counts, sums)
+    settle(totals, tiles, MEAN_BITS, counts, sums)
 
 
 @kernel
@@ -275,7 +324,7 @@ def tally_vectors(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any,
     w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     curves = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     gap = aligned(np.zeros(TILE + ALIGNED, np.float32))
-    totals = aligned(np.zeros(TOTALS + ALIGNED, np.int32))
+    totals = new_totals()
     tiles = 0
     state = flush_tiny()
     for part in range(2):
@@ -294,11 +343,13 @@ def tally_vectors(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any,
                 tile_curves(w, curves)
                 add_rows(slow, margin, at, curves, sums)
             tiles += 1
+            if tiles % ROOM == 0:
+                make_room(totals)
             if tiles == TILES:
-                settle(totals, tiles, counts, sums)
+                settle(totals, tiles, MEAN_BITS, counts, sums)
                 tiles = 0
     restore(state)
-    settle(totals, tiles, counts, sums)
+    settle(totals, tiles, MEAN_BITS, counts, sums)
 
 
 @kernel
@@ -309,7 +360,7 @@ def tally_curves(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any, 
     values = profile.reshape(n * CURVE)
     curves = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     gap = aligned(np.zeros(TILE + ALIGNED, np.float32))
-    totals = aligned(np.zeros(TOTALS + ALIGNED, np.int32))
+    totals = new_totals()
     tiles = 0
     for part in range(2):
         stop = whole
@@ -320,15 +371,17 @@ def tally_curves(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any, 
         for start in range(0, stop, TILE):
             at = np.uint64(start)
             slow = find_gaps(loss, margin, flags, at, gap, totals)
-            turn(values, at, CURVE, -FAST, FAST, curves)
+            turn(values, at, CURVE, -FAR, FAR, curves)
             add_curves(curves, gap, totals)
             if slow:
                 add_rows(slow, margin, at, curves, sums)
             tiles += 1
+            if tiles % ROOM == 0:
+                make_room(totals)
             if tiles == TILES:
-                settle(totals, tiles, counts, sums)
+                settle(totals, tiles, LOW_BITS, counts, sums)
                 tiles = 0
-    settle(totals, tiles, counts, sums)
+    settle(totals, tiles, LOW_BITS, counts, sums)
 
 
 @inner()
