@@ -85,8 +85,12 @@ TYPE_NAMES = {("render", "sources"): {"Source"}}
 # Of the kernels, all may know the contract and what an exact sum is. Which backends there are is
 # known to `backends` alone, by name; the index is kept by the CPU whatever the backend.
 KERNELS = {"fastdiv_kernels.contract", "fastdiv_kernels.exact", "fastdiv_kernels.grid"}
-INDEX = "fastdiv_kernels.cpu.lookup"
-KEEP_THE_INDEX = {"ledger", "epoch_file"}
+# Pages are decoded there too.
+ON_THE_CPU = {
+    "ledger": {"fastdiv_kernels.cpu.lookup"},
+    "epoch_file": {"fastdiv_kernels.cpu.lookup"},
+    "sources": {"fastdiv_kernels.cpu.pages"},
+}
 
 
 def imports(path):
@@ -175,7 +179,7 @@ def test_kernels_know_nothing_of_fastdiv_and_a_backend_nothing_of_another(path):
 
 @pytest.mark.parametrize("path", sorted(set(SOURCES) - set(KERNEL_SOURCES)), ids=name_of)
 def test_fastdiv_knows_of_kernels_only_what_all_backends_share(path):
-    allowed = KERNELS | ({INDEX} if part_of(path) in KEEP_THE_INDEX else set())
+    allowed = KERNELS | ON_THE_CPU.get(part_of(path), set())
     found = [f"{module}.{name}" for module, name in imports(path)]
     assert [m for m in found if is_of(m, ["fastdiv_kernels"]) and not is_of(m, allowed)] == []
 

@@ -119,8 +119,8 @@ class Column:
         type_, n = self._plan.type, rows * self._size
         if type_ in NARROW:
             wide = np.ndarray(n, np.int32, values if n else bytes(0))
-            return pa.array(wide.astype(type_.to_pandas_dtype()))
-        # A whole array of these bytes is never made by Arrow, which would want them aligned.
+            values = wide.astype(type_.to_pandas_dtype()).view(np.uint8)
+        # They may not be aligned: Arrow does not mind, as long as it computes nothing.
         flat = pa.Array.from_buffers(type_, n, [None, pa.py_buffer(values)])
         if not self._plan.lists:
             return flat

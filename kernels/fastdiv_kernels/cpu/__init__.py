@@ -55,9 +55,9 @@ def score(
 ) -> None:  # fmt: skip
     """Score each row; see the contract."""
     tolerance = SUM_TOLERANCE_16_BIT if predictions.dtype in BITS else SUM_TOLERANCE
-    kernel_for(predictions.shape[1])(
-        _values(predictions), _same_type(labels), int(kind), tolerance, loss, correct, predicted,
-        confidence, margin, brier, rank, status,
+    kernel_for(predictions.shape[1], predictions.dtype)(
+        _values(np.ascontiguousarray(predictions)), _same_type(labels), int(kind), tolerance, loss,
+        correct, predicted, confidence, margin, brier, rank, status,
     )  # fmt: skip
 
 

@@ -13,12 +13,17 @@ operations on a row and their order depend on c alone, so neighbours cannot chan
 
 from collections.abc import Callable
 
+import numpy as np
+
+from fastdiv_kernels.cpu.score_lanes import MOST_CLASSES, score_lanes
 from fastdiv_kernels.cpu.score_rows import score_rows
 from fastdiv_kernels.cpu.score_tile import score_tile
 
 TILED_UP_TO = 64  # classes; measured: beyond, working along the row is faster
 
 
-def kernel_for(classes: int) -> Callable[..., None]:
-    """Return the kernel that scores rows of so many classes."""
+def kernel_for(classes: int, dtype: np.dtype[np.generic]) -> Callable[..., None]:
+    """Return the kernel that scores rows of so many classes, stored in a dtype."""
+    if dtype != np.float64 and classes <= MOST_CLASSES:
+        return score_lanes
     return score_tile if classes <= TILED_UP_TO else score_rows

@@ -69,27 +69,10 @@ def score_tile(
             tile_finish(w, finish_probs)
         else:
             tile_finish(w, finish_logprobs)
-        # One loop for each array, with unsigned indices: such loops are copies and vectorise.
-        at = np.uint64(start)
-        lanes = range(np.uint64(live))
-        for i in lanes:
-            loss[at + i] = w[LOSS + i]
-        for i in lanes:
-            confidence[at + i] = w[CONFIDENCE + i]
-        for i in lanes:
-            margin[at + i] = w[MARGIN + i]
-        for i in lanes:
-            brier[at + i] = w[BRIER + i]
-        for i in lanes:
-            rank[at + i] = np.int32(w[AHEAD + i])
-        for i in lanes:
-            correct[at + i] = w[AHEAD + i] == 0
-        for i in lanes:
-            predicted[at + i] = np.int32(w[FIRST + i])
-        for i in lanes:
-            tie = TIE if w[ATTAINED + i] > 1 else 0
-            off = UNNORMALIZED if abs(w[MASS + i] - 1) > tolerance else 0
-            status[at + i] = tie | off
+        write_tile(
+            w, start, live, tolerance, loss, correct, predicted, confidence, margin, brier, rank,
+            status,
+        )  # fmt: skip
         for i in range(live):
             lane = np.uint64(i)
             row = start + i
@@ -101,6 +84,35 @@ def score_tile(
                 correct[row] = False
                 predicted[row] = rank[row] = -1
                 status[row] = reason
+
+
+@inner()
+def write_tile(
+    w: Any, start: Any, live: Any, tolerance: Any, loss: Any, correct: Any, predicted: Any,
+    confidence: Any, margin: Any, brier: Any, rank: Any, status: Any,
+) -> None:  # fmt: skip
+    """Write the Scores of a tile, valid or not."""
+    # One loop for each array, with unsigned indices: such loops are copies and vectorise.
+    at = np.uint64(start)
+    lanes = range(np.uint64(live))
+    for i in lanes:
+        loss[at + i] = w[LOSS + i]
+    for i in lanes:
+        confidence[at + i] = w[CONFIDENCE + i]
+    for i in lanes:
+        margin[at + i] = w[MARGIN + i]
+    for i in lanes:
+        brier[at + i] = w[BRIER + i]
+    for i in lanes:
+        rank[at + i] = np.int32(w[AHEAD + i])
+    for i in lanes:
+        correct[at + i] = w[AHEAD + i] == 0
+    for i in lanes:
+        predicted[at + i] = np.int32(w[FIRST + i])
+    for i in lanes:
+        tie = TIE if w[ATTAINED + i] > 1 else 0
+        off = UNNORMALIZED if abs(w[MASS + i] - 1) > tolerance else 0
+        status[at + i] = tie | off
 
 
 @inner()
