@@ -1,7 +1,6 @@
 """The contract on the CPU, compiled by Numba; kernels hold no lock and start no threads."""
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
 
 from fastdiv_kernels.contract import (
@@ -13,6 +12,7 @@ from fastdiv_kernels.contract import (
     Array,
     Kind,
 )
+from fastdiv_kernels.cpu.cache import numba_version
 from fastdiv_kernels.cpu.distributions import distributions
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import kernel_for
@@ -46,7 +46,7 @@ def describe() -> str:
     features = llvm.get_host_cpu_features()
     widths = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
     width = next((label for key, label in widths.items() if features.get(key)), "baseline")
-    return f"Numba {numba.__version__}, {llvm.get_host_cpu_name()}, {width}"
+    return f"Numba {numba_version()}, {llvm.get_host_cpu_name()}, {width}"
 
 
 def score(

@@ -6,15 +6,15 @@ polynomials are Chebyshev interpolants made for this file, the logarithm is the 
 converted by the processor where it can: for others LLVM would call functions that Numba lacks.
 """
 
+import os
 import platform
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import config, types
 
-from fastdiv_kernels.cpu.jit import inner, intrinsic, overload
+from fastdiv_kernels.cpu.jit import inner, intrinsic, overload, types
 
 ONE = np.float32(1.0)
 HALF = np.float32(0.5)
@@ -204,7 +204,8 @@ def float_to_half_by_arithmetic(x: Any) -> Any:
 
 def _converts_halves() -> bool:
     """Say whether the processor that is compiled for has instructions for half precision."""
-    if config.CPU_NAME or config.CPU_FEATURES is not None:  # compiles for another machine
+    # Numba's settings, read without importing it: it compiles for another machine.
+    if os.environ.get("NUMBA_CPU_NAME") or "NUMBA_CPU_FEATURES" in os.environ:
         return False
     machine = platform.machine().lower()
     return machine in ("aarch64", "arm64") or bool(llvm.get_host_cpu_features().get("f16c"))

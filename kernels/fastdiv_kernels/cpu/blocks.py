@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from fastdiv_kernels.cpu.jit import inner, intrinsic
+from fastdiv_kernels.cpu.jit import inner, intrinsic, types
 from fastdiv_kernels.cpu.lanes import I16, I32, I64, Lanes, pointer
 
 ZERO = ir.Constant(ir.IntType(32), 0)

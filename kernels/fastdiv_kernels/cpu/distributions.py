@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from fastdiv_kernels.contract import (
     CONFIDENCE_EDGES,
@@ -14,7 +13,7 @@ from fastdiv_kernels.contract import (
     REASON,
 )
 from fastdiv_kernels.cpu.arithmetic import as_int
-from fastdiv_kernels.cpu.jit import inner, kernel, overload
+from fastdiv_kernels.cpu.jit import inner, kernel, overload, types
 from fastdiv_kernels.cpu.sums import add
 from fastdiv_kernels.cpu.tally import reliability_bin
 

@@ -1,26 +1,167 @@
-"""The one way kernels are compiled: cached, without the GIL, without threads of their own."""
+"""The one way kernels are compiled: kept on disk, without the GIL, without threads of their own.
 
+Nothing here imports Numba before something has to be compiled: with machine code in the cache a
+process calls kernels with llvmlite alone, which saves it 0.6 s. So what a decorator gives stands
+in for what Numba makes of the function, and is made by Numba when it is first needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import numba
-import numba.extending
+if TYPE_CHECKING:
+    from fastdiv_kernels.cpu.cache import Cache
+    from fastdiv_kernels.cpu.machine_code import Call, Form
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-# Numba's own decorators, with types that say what callers see: a function of any numbers.
-intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.extending.intrinsic
+OPTIONS = {"nogil": True, "error_model": "numpy"}
+changing = threading.RLock()  # held while something is compiled or loaded
+waiting: list[Callable[[], object]] = []  # what Numba has yet to be told of, in order
 
 
-def _stamp() -> tuple[tuple[str, int, int], ...]:
-    """Return names, sizes and times of all sources of the kernels."""
-    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
-    stats = [(str(path), path.stat()) for path in sources]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+class _Types:
+    """Numba's types, imported when one is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        import numba
+
+        return getattr(numba.types, name)
 
 
-STAMP = _stamp()
+types: Any = _Types()
+
+
+class Inlined:
+    """Stands in for a function that only kernels call, until Numba is needed."""
+
+    def __init__(self, function: Callable[..., Any], make: Callable[[], Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.py_func = function
+        self._make = make
+        self._made: Any = None
+        waiting.append(self.made)
+
+    def made(self) -> Any:
+        """Return what Numba makes of the function."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    @property
+    def _numba_type_(self) -> Any:
+        """Tell Numba, which asks any object for this, what type it has in compiled code."""
+        tell_numba()
+        from numba.core.registry import cpu_target
+
+        return cpu_target.typing_context.resolve_value_type(self.made())
+
+    def __call__(self, *arguments: Any) -> Any:
+        tell_numba()
+        return self.made()(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        tell_numba()
+        return getattr(self.made(), name)
+
+
+def tell_numba() -> None:
+    """Give Numba all functions, intrinsics and overloads there are, in the order of the sources."""
+    with changing:
+        if not waiting:
+            return
+        from numba.core.registry import cpu_target
+
+        while waiting:
+            waiting.pop(0)()
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
+
+
+class Kernel:
+    """An entry point that Python calls; has machine code for each form of arguments it was given.
+
+    Code comes from the cache on disk, else it is compiled and put there. What machine code cannot
+    be called for without Numba (an argument that is no array, number or tuple of these) goes to
+    Numba's own dispatcher, of which this has all attributes.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._calls: dict[Form, Call] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        form = form_of(arguments)
+        call = self._calls.get(form)
+        if call is None:
+            call = self._find(form, arguments)
+        return call(arguments)
+
+    def _find(self, form: Form, arguments: tuple[Any, ...]) -> Call:
+        from fastdiv_kernels.cpu import machine_code
+
+        with changing:
+            if form not in self._calls:
+                code = None
+                if form is not None and machine_code.supported():
+                    code = the_cache().find_or_make(
+                        self.__module__, self.__name__, form,
+                        lambda: machine_code.compile_for(self.made(), arguments),
+                    )  # fmt: skip
+                self._calls[form] = self._in_numba() if code is None else code
+            return self._calls[form]
+
+    def _in_numba(self) -> Call:
+        """Return what calls the kernel by Numba, with Numba's own cache."""
+        dispatcher = self.made()
+        with suppress(RuntimeError, AttributeError):  # no directory to write to, or no compiling
+            dispatcher.enable_caching()
+            # Numba looks at the file of the kernel alone, but what is inlined comes from others.
+            dispatcher._cache._cache_file._source_stamp = the_cache().stamp
+        return lambda arguments: dispatcher(*arguments)
+
+    @property
+    def py_func(self) -> Callable[..., Any]:
+        """Return the function as it was written, for Numba to compile by itself."""
+        tell_numba()
+        return self._function
+
+    @functools.cache  # noqa: B019  # kernels live as long as the process
+    def made(self) -> Any:
+        """Return Numba's dispatcher of the function."""
+        import numba
+
+        tell_numba()
+        return numba.njit(**OPTIONS)(self._function)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.made(), name)
+
+
+def form_of(arguments: tuple[Any, ...]) -> Form:
+    """Return what machine code depends on: dtypes, dimensions and flags; None if not to be told."""
+    global form_of
+    from fastdiv_kernels.cpu.machine_code import form_of as loaded
+
+    form_of = loaded  # llvmlite is imported with the first call, not with the decorators
+    return form_of(arguments)
+
+
+@functools.cache
+def the_cache() -> Cache:
+    """Return where machine code is kept."""
+    from fastdiv_kernels.cpu.cache import Cache
+
+    return Cache()
 
 
 def kernel(function: Function) -> Function:
@@ -29,11 +170,7 @@ def kernel(function: Function) -> Function:
     No fastmath: flags that a loop may have are given to the function that holds the loop
     (`inner`), because `nnan` anywhere would fold the NaN tests away.
     """
-    compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    # Numba's cache looks at the file of the kernel alone, but what is inlined comes from others.
-    compiled._cache._cache_file._source_stamp = STAMP
-    entry: Function = compiled
-    return entry
+    return cast("Function", Kernel(function))
 
 
 def inner(*flags: str) -> Callable[[Function], Function]:
@@ -43,17 +180,37 @@ def inner(*flags: str) -> Callable[[Function], Function]:
     """
 
     def wrap(function: Function) -> Function:
-        compiled: Function = numba.njit(
-            nogil=True, error_model="numpy", fastmath=set(flags), forceinline=True
-        )(function)
-        return compiled
+        def make() -> Any:
+            import numba
+
+            return numba.njit(**OPTIONS, fastmath=set(flags), forceinline=True)(function)
+
+        return cast("Function", Inlined(function, make))
 
     return wrap
 
 
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an operation of LLVM a function that kernels call; as Numba's own decorator."""
+
+    def make() -> Any:
+        import numba.extending
+
+        return numba.extending.intrinsic(function)
+
+    return Inlined(function, make)
+
+
 def overload(stub: Callable[..., Any]) -> Callable[[Function], Function]:
     """Give kernels an implementation of `stub` by type; always inlined, like `inner`."""
-    inlined: Callable[[Function], Function] = numba.extending.overload(
-        stub, jit_options={"forceinline": True}
-    )
-    return inlined
+
+    def wrap(function: Function) -> Function:
+        def make() -> None:
+            import numba.extending
+
+            numba.extending.overload(stub, jit_options={"forceinline": True})(function)
+
+        waiting.append(make)
+        return function
+
+    return wrap

@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from fastdiv_kernels.cpu.arithmetic import as_int
-from fastdiv_kernels.cpu.jit import inner, overload
+from fastdiv_kernels.cpu.jit import inner, overload, types
 from fastdiv_kernels.exact import ORIGIN_32, ORIGIN_64
 
 LOW = np.int64(0xFFFFFFFF)

@@ -1,0 +1,223 @@
+"""Machine code of one kernel for one form of arguments: made by Numba, called without it.
+
+A function that Numba compiled takes, by C's calling convention: a place for its result, a place
+for what describes an exception, and its arguments taken apart. An array is seven numbers or more:
+two addresses that owners of memory would use (none here), its size, the size of an item, the
+address of its data, its shape and its strides. It returns 0, or the number of an exception.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from fastdiv_kernels.cpu.memory import MEMORY
+
+Form = Any  # hashable: of each argument a type, or (dtype, dimensions, flags), or a tuple of these
+Call = Callable[[tuple[Any, ...]], Any]
+
+CONTIGUOUS, FORTRAN, ALIGNED, WRITEABLE = 1, 2, 0x100, 0x400  # of NumPy's flags
+FLAGS = CONTIGUOUS | FORTRAN | ALIGNED | WRITEABLE
+WORD = ctypes.c_ssize_t
+SCALARS: dict[type, Any] = {int: ctypes.c_int64, float: ctypes.c_double}
+SCALARS |= {
+    dtype.type: np.ctypeslib.as_ctypes_type(dtype)
+    for dtype in map(np.dtype, ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"))
+}
+RESULTS = {"int64": ctypes.c_int64, "float64": ctypes.c_double, "none": None}
+MOST_RESULTS = 8  # words
+
+
+def supported() -> bool:
+    """Say whether arguments are passed here as this file passes them."""
+    return ctypes.sizeof(WORD) == 8 and sys.platform != "win32"
+
+
+def form_of(arguments: tuple[Any, ...]) -> Form:
+    """Return what machine code depends on; None where it is for Numba to say."""
+    form: list[Any] = []
+    for x in arguments:
+        kind = type(x)
+        if kind is np.ndarray:
+            form.append((x.dtype, x.ndim, x.flags.num & FLAGS))
+        elif kind in SCALARS:
+            form.append(kind)
+        elif kind is tuple:
+            parts = form_of(x)
+            if parts is None:
+                return None
+            form.append(("tuple", *parts))
+        else:
+            return None
+    return tuple(form)
+
+
+def text_of(form: Form) -> str:
+    """Return a form in words that are the same in every process."""
+    if isinstance(form, type):
+        return form.__name__
+    if isinstance(form, tuple):
+        return f"({', '.join(map(text_of, form))})"
+    return repr(form)
+
+
+def argument_types(form: Form) -> Iterator[Any]:
+    """Yield the types by which arguments of a form are passed."""
+    for one in form:
+        if isinstance(one, type):
+            yield SCALARS[one]
+        elif one[0] == "tuple":
+            yield from argument_types(one[1:])
+        else:
+            yield from [WORD] * (5 + 2 * one[1])
+
+
+def taken_apart(arguments: tuple[Any, ...], to: list[Any]) -> list[Any]:
+    """Append the numbers that are passed for arguments."""
+    for x in arguments:
+        kind = type(x)
+        if kind is np.ndarray:
+            address = x.__array_interface__["data"][0]
+            to += (0, 0, x.size, x.itemsize, address, *x.shape, *x.strides)
+        elif kind is tuple:
+            taken_apart(x, to)
+        elif kind is int:
+            if not -(1 << 63) <= x < 1 << 63:  # ctypes would cut it off
+                raise OverflowError("an integer has more than 64 bits")
+            to.append(x)
+        else:
+            to.append(x)
+    return to
+
+
+@dataclass(frozen=True)
+class Code:
+    """Machine code as it is kept, and what must be known to call it."""
+
+    entry: str  # name of the function
+    result: tuple[str, int]  # name of a type, and how many there are: 0 for one, not in a tuple
+    needs: tuple[str, ...]  # names that the process must have
+    machine_code: bytes  # an object file; none where only Numba can call the kernel
+
+    def load(self, form: Form) -> Call | None:
+        """Return what calls the code with arguments of a form; None where only Numba can.
+
+        So it is where the process lacks a name: LLVM ends a process that loads such code.
+        """
+        if not self.machine_code:
+            return None
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        if any(llvm.address_of_symbol(name) is None for name in self.needs):
+            return None
+        engine.add_object_file(llvm.ObjectFileRef.from_data(self.machine_code))
+        engine.finalize_object()
+        address = engine.get_function_address(self.entry)
+        if not address:
+            raise ValueError(f"no function {self.entry} in the code")
+        places = (ctypes.c_void_p, ctypes.c_void_p)
+        prototype: Any = ctypes.CFUNCTYPE(ctypes.c_int32, *places, *argument_types(form))
+        function = prototype(address)
+        kind, n = self.result
+        result: Any = RESULTS[kind]
+        room: Any = (ctypes.c_int64 if result is None else result) * max(n, 1)
+        address_of = ctypes.addressof
+
+        def call(arguments: tuple[Any, ...]) -> Any:
+            result_at, exception_at = room(), ctypes.c_void_p()
+            passed = taken_apart(arguments, [address_of(result_at), address_of(exception_at)])
+            if function(*passed) != 0:
+                raise _exception(exception_at.value)
+            if result is None:
+                return None
+            return tuple(result_at) if n else result_at[0]
+
+        call.engine = engine  # type: ignore[attr-defined]  # keeps the code in memory
+        return call
+
+
+NOT_HERE = Code("", ("none", 0), (), b"")
+
+
+def _machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+        codemodel="jitdefault", jit=True
+    )
+
+
+class _Description(ctypes.Structure):
+    """What a function that Numba compiled says of an exception."""
+
+    _fields_ = (("pickled", ctypes.c_void_p), ("size", ctypes.c_int32))
+
+
+def _exception(at: int | None) -> BaseException:
+    """Return the exception that a kernel describes; in practice that memory ran out."""
+    if at is not None:
+        description = _Description.from_address(at)
+        if description.pickled:
+            said = ctypes.string_at(description.pickled, description.size)
+            kind, values, *_ = pickle.loads(said)  # written by Numba into the code itself
+            exception = kind(*values)
+            if isinstance(exception, BaseException):
+                return exception
+    return RuntimeError("a kernel failed and does not say why")
+
+
+def compile_for(dispatcher: Any, arguments: tuple[Any, ...]) -> Code:
+    """Compile a kernel for arguments; gives NOT_HERE where only Numba can call what comes of it."""
+    import numba
+    from numba.core import compiler
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.registry import cpu_target
+
+    flags = compiler.Flags()
+    dispatcher.targetdescr.options.parse_as_flags(flags, dispatcher.targetoptions)
+    # Python does not call it by Numba's wrappers, which take a third of the time to compile.
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    with global_compiler_lock:
+        made = compiler.compile_extra(
+            cpu_target.typing_context, cpu_target.target_context, dispatcher.py_func,
+            tuple(map(numba.typeof, arguments)), None, flags, {},
+        )  # fmt: skip
+        made.library.finalize()
+    result = _result(numba, made.signature.return_type)
+    if result is None:
+        return NOT_HERE
+    module = llvm.parse_assembly(made.library.get_llvm_str())
+    module.link_in(llvm.parse_assembly(MEMORY))
+    entry = made.fndesc.llvm_func_name
+    for function in module.functions:
+        if not function.is_declaration and function.name != entry:
+            function.linkage = "internal"
+    module = _without_what_is_unused(module, made.library.codegen)
+    needs = [f.name for f in module.functions if f.is_declaration]
+    needs += [v.name for v in module.global_variables if v.is_declaration]
+    needs = [name for name in needs if not name.startswith("llvm.")]
+    own = [v.name for v in module.global_variables if v.name.startswith("numba.dynamic.globals")]
+    if own or any(name.startswith(("NRT_", "numba_", "Py", "_Py")) for name in needs):
+        return NOT_HERE  # addresses in this process, or what Numba alone gives a process
+    return Code(entry, result, tuple(needs), made.library.codegen._tm.emit_object(module))
+
+
+def _without_what_is_unused(module: Any, codegen: Any) -> Any:
+    """Return a module without functions that nothing calls any more."""
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, llvm.create_pass_builder(codegen._tm, llvm.create_pipeline_tuning_options()))
+    return module
+
+
+def _result(numba: Any, of: Any) -> tuple[str, int] | None:
+    """Say what a kernel returns: name of a type, and how many; None where it is something else."""
+    kind, n = (of.dtype, len(of)) if isinstance(of, numba.types.UniTuple) else (of, 0)
+    known = str(kind) in RESULTS and n <= MOST_RESULTS and (n == 0 or str(kind) != "none")
+    return (str(kind), n) if known else None
