@@ -1,5 +1,6 @@
 """Fixtures: a dump, the command line as a function, a temporary directory that can be watched."""
 
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from dumps import make
 from fastdiv.backends import BACKENDS, resolve
 from fastdiv.cli import main
 from fastdiv.errors import UsageError
+
+# What kernels say of being compiled would stand in what commands print, where none are kept yet.
+os.environ.setdefault("FASTDIV_QUIET", "1")
 
 
 @dataclass

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -29,11 +31,8 @@ import numpy as np
 from fastdiv_kernels.cpu.machine_code import Call, Code, Form, text_of
 from fastdiv_kernels.cpu.notice import compiling, tell
 
-try:
-    import fcntl
-except ImportError:  # Windows: several processes may compile the same at once
-    fcntl = None  # type: ignore[assignment]
-
+# Windows has none: there, several processes may compile the same at once.
+LOCKS: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 DIGEST = 32  # bytes
 MOST_STAMPS = 16  # directories of older versions and other processors that are kept
 PATIENCE_S = 120.0  # that a process waits for what another compiles
@@ -134,11 +133,10 @@ class Cache:
         file = f"{self.stamp}/{name}-{digest}"
         code = self._read(file)
         if code is None:
-            with self._alone(file):
-                code = self._read(file)
+            with compiling(name), self._alone(file):
+                code = self._read(file)  # another process may have made it meanwhile
                 if code is None:
-                    with compiling(name):
-                        code = make()
+                    code = make()
                     self._write(file, code)
         return code.load(form)
 
@@ -173,7 +171,7 @@ class Cache:
     def _alone(self, file: str) -> Iterator[None]:
         """Keep other processes from compiling the same meanwhile, where the system can."""
         lock = None
-        for directory in self._directories if fcntl is not None else ():
+        for directory in self._directories if LOCKS is not None else ():
             try:
                 _prepare(directory)
                 (directory / file).parent.mkdir(exist_ok=True)
@@ -198,7 +196,7 @@ def _wait_for(lock: int) -> None:
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            LOCKS.flock(lock, LOCKS.LOCK_EX | LOCKS.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.02)
         except OSError:  # a file system without locks

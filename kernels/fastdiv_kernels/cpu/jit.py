@@ -11,11 +11,10 @@ import functools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-if TYPE_CHECKING:
-    from fastdiv_kernels.cpu.cache import Cache
-    from fastdiv_kernels.cpu.machine_code import Call, Form
+from fastdiv_kernels.cpu.cache import Cache
+from fastdiv_kernels.cpu.machine_code import Call, Form, compile_for, form_of, supported
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -48,9 +47,10 @@ class Inlined:
 
     def made(self) -> Any:
         """Return what Numba makes of the function."""
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+        with changing:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
     @property
     def _numba_type_(self) -> Any:
@@ -61,6 +61,7 @@ class Inlined:
         return cpu_target.typing_context.resolve_value_type(self.made())
 
     def __call__(self, *arguments: Any) -> Any:
+        """Call it, compiled."""
         tell_numba()
         return self.made()(*arguments)
 
@@ -96,8 +97,10 @@ class Kernel:
         functools.update_wrapper(self, function)
         self._function = function
         self._calls: dict[Form, Call] = {}
+        self._made: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
+        """Call the machine code for arguments of this form; find or make it where there is none."""
         form = form_of(arguments)
         call = self._calls.get(form)
         if call is None:
@@ -105,15 +108,13 @@ class Kernel:
         return call(arguments)
 
     def _find(self, form: Form, arguments: tuple[Any, ...]) -> Call:
-        from fastdiv_kernels.cpu import machine_code
-
         with changing:
             if form not in self._calls:
                 code = None
-                if form is not None and machine_code.supported():
+                if form is not None and supported():
                     code = the_cache().find_or_make(
                         self.__module__, self.__name__, form,
-                        lambda: machine_code.compile_for(self.made(), arguments),
+                        lambda: compile_for(self.made(), arguments),
                     )  # fmt: skip
                 self._calls[form] = self._in_numba() if code is None else code
             return self._calls[form]
@@ -133,13 +134,15 @@ class Kernel:
         tell_numba()
         return self._function
 
-    @functools.cache  # noqa: B019  # kernels live as long as the process
     def made(self) -> Any:
         """Return Numba's dispatcher of the function."""
-        import numba
+        with changing:
+            if self._made is None:
+                import numba
 
-        tell_numba()
-        return numba.njit(**OPTIONS)(self._function)
+                tell_numba()
+                self._made = numba.njit(**OPTIONS)(self._function)
+            return self._made
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -147,20 +150,9 @@ class Kernel:
         return getattr(self.made(), name)
 
 
-def form_of(arguments: tuple[Any, ...]) -> Form:
-    """Return what machine code depends on: dtypes, dimensions and flags; None if not to be told."""
-    global form_of
-    from fastdiv_kernels.cpu.machine_code import form_of as loaded
-
-    form_of = loaded  # llvmlite is imported with the first call, not with the decorators
-    return form_of(arguments)
-
-
 @functools.cache
 def the_cache() -> Cache:
     """Return where machine code is kept."""
-    from fastdiv_kernels.cpu.cache import Cache
-
     return Cache()
 
 

@@ -61,7 +61,8 @@ class Notice:
             return
         with self._drawing, suppress(OSError, ValueError):
             # A progress bar puts itself in the place of stderr: it takes whole lines only.
-            if stream is sys.__stderr__ and stream.isatty():
+            rewritable = stream.isatty() and stream is sys.__stderr__
+            if rewritable:
                 line = f"{WHAT}: {name}, the {_ordinal(self.kernels)}, {self.seconds:.0f} s so far"
                 stream.write(f"\r{line}\x1b[K")
                 stream.flush()
