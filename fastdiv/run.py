@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from fastdiv.backends import resolve
 from fastdiv.errors import DataError, UsageError
-from fastdiv.explain.pair import epochs_in_words
+from fastdiv.explain.pair import TRAINING, epochs_in_words
 from fastdiv.metrics import EPOCH_METRICS, TRANSITION_METRICS, EpochRow, PairRow, table
 from fastdiv.run_directory import (
     check_target,
@@ -131,7 +131,7 @@ class Run:
             Where there is no such split.
         """
         from fastdiv.explain.evidence import Evidence
-        from fastdiv.explain.view import TRAINING, SplitView
+        from fastdiv.explain.view import SplitView
 
         splits = [samples.split for samples in self._samples]
         if name is None and None not in splits:
@@ -149,8 +149,6 @@ class Run:
 
     def views(self) -> list[SplitView]:
         """Return all splits that are not for training, or the only one."""
-        from fastdiv.explain.view import TRAINING
-
         splits = [samples.split for samples in self._samples]
         return [self.split(s) for s in splits if s not in TRAINING or len(splits) == 1]
 

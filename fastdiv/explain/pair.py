@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+TRAINING = ("train", "training", "fit")  # names of splits
 LISTED = 20  # epochs that a message lists; of more, the first and the last
 CELLS = {
     "rr": "right → right",

@@ -30,7 +30,7 @@ from fastdiv.explain.explanation import Explanation
 from fastdiv.explain.findings import beside_training, findings
 from fastdiv.explain.labels.joint import ConfidentJoint, joint_of
 from fastdiv.explain.labels.suspects import confident_elsewhere, suspects
-from fastdiv.explain.pair import epochs_in_words
+from fastdiv.explain.pair import TRAINING, epochs_in_words
 from fastdiv.explain.ranking.change import RankingChange, ranking_change
 from fastdiv.explain.ranking.one_vs_rest import ranking
 from fastdiv.explain.ranking.thresholds import accuracy_by_threshold
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 Epoch = int | str
 Named = TypeVar("Named", Change, Explanation)
-TRAINING = ("train", "training", "fit")
 
 
 class SplitView:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastdiv.explain.chance.wording import interval_table
-from fastdiv.explain.pair import CELLS, epoch_label, sentence
-from fastdiv.explain.view import TRAINING
+from fastdiv.explain.pair import CELLS, TRAINING, epoch_label, sentence
 from fastdiv.markup import printable
 from fastdiv.render.blocks import (
     ROWS_LEFT_OUT,
