@@ -14,6 +14,7 @@ from fastdiv_kernels.contract import (
 )
 from fastdiv_kernels.cpu.cache import numba_version
 from fastdiv_kernels.cpu.distributions import distributions
+from fastdiv_kernels.cpu.machine_code import ANY_PLACE
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import kernel_for
 from fastdiv_kernels.cpu.tally import tally, tally_classes
@@ -113,8 +114,9 @@ class _Writable:
 def _same_type(array: Array) -> Array:
     """Return an array in the one form kernels are compiled for.
 
-    Numba compiles read-only and unaligned arrays apart; what comes from Arrow is read-only.
+    Numba compiles read-only and unaligned arrays apart; what comes from Arrow is read-only, and
+    what comes from pages of files may lie anywhere, which most processors do not mind.
     """
-    if not array.flags.aligned:
+    if not (array.flags.aligned or ANY_PLACE):
         return array.copy()
     return array if array.flags.writeable else np.asarray(_Writable(array))

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils
 
 from fastdiv_kernels.contract import HIGHEST_PROB, LOWEST_PROB, TIE, UNNORMALIZED
 from fastdiv_kernels.cpu.arithmetic import LN2_HIGH, LN2_LOW
 from fastdiv_kernels.cpu.finish import CANCELS, HIGHEST_LOGPROB, LOGITS, LOGPROBS, PROBS
+from fastdiv_kernels.cpu.jit import cgutils
 from fastdiv_kernels.cpu.lanes import (
     EXP2,
     I32,

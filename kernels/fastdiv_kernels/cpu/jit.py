@@ -8,6 +8,7 @@ in for what Numba makes of the function, and is made by Numba when it is first n
 from __future__ import annotations
 
 import functools
+import importlib
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,16 +24,18 @@ changing = threading.RLock()  # held while something is compiled or loaded
 waiting: list[Callable[[], object]] = []  # what Numba has yet to be told of, in order
 
 
-class _Types:
-    """Numba's types, imported when one is asked for."""
+class _Later:
+    """A module of Numba's, imported when something of it is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        import numba
-
-        return getattr(numba.types, name)
+        return getattr(importlib.import_module(self._name), name)
 
 
-types: Any = _Types()
+types: Any = _Later("numba.types")
+cgutils: Any = _Later("numba.core.cgutils")  # pieces of LLVM code
 
 
 class Inlined:

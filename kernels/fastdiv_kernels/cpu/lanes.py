@@ -4,6 +4,7 @@ LLVM's own vectoriser takes half of the register width that many processors have
 a loop in memory. Here vectors have the width that is asked for, and a sum is one register.
 """
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,11 +12,9 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import config, types
-from numba.core import cgutils
 
 from fastdiv_kernels.cpu.arithmetic import IN_HARDWARE
-from fastdiv_kernels.cpu.jit import inner, intrinsic
+from fastdiv_kernels.cpu.jit import cgutils, inner, intrinsic, types
 
 FLOAT = ir.FloatType()
 HALF = ir.HalfType()
@@ -42,7 +41,8 @@ LOG = (-0.1003452850265131, 0.16335641226696612, -0.17326020610563803, 0.1988827
 
 def _wide() -> bool:
     """Say whether the processor that is compiled for has AVX-512 and its 32 registers."""
-    if config.CPU_NAME or config.CPU_FEATURES is not None:  # compiles for another machine
+    # Numba's settings, read without importing it: it compiles for another machine.
+    if os.environ.get("NUMBA_CPU_NAME") or "NUMBA_CPU_FEATURES" in os.environ:
         return False
     features = llvm.get_host_cpu_features()
     return all(bool(features.get(key)) for key in ("avx512f", "avx512dq", "avx512bw", "avx512vl"))

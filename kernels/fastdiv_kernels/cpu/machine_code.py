@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import pickle
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ Call = Callable[[tuple[Any, ...]], Any]
 
 CONTIGUOUS, FORTRAN, ALIGNED, WRITEABLE = 1, 2, 0x100, 0x400  # of NumPy's flags
 FLAGS = CONTIGUOUS | FORTRAN | ALIGNED | WRITEABLE
+# Processors that read numbers from any address as fast as from a multiple of their size.
+ANY_PLACE = ALIGNED if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64") else 0
 WORD = ctypes.c_ssize_t
 SCALARS: dict[type, Any] = {int: ctypes.c_int64, float: ctypes.c_double}
 SCALARS |= {
@@ -46,7 +49,7 @@ def form_of(arguments: tuple[Any, ...]) -> Form:
     for x in arguments:
         kind = type(x)
         if kind is np.ndarray:
-            form.append((x.dtype, x.ndim, x.flags.num & FLAGS))
+            form.append((x.dtype, x.ndim, (x.flags.num & FLAGS) | ANY_PLACE))
         elif kind in SCALARS:
             form.append(kind)
         elif kind is tuple:
@@ -186,7 +189,7 @@ def compile_for(dispatcher: Any, arguments: tuple[Any, ...]) -> Code:
     with global_compiler_lock:
         made = compiler.compile_extra(
             cpu_target.typing_context, cpu_target.target_context, dispatcher.py_func,
-            tuple(map(numba.typeof, arguments)), None, flags, {},
+            tuple(map(_type_of, arguments)), None, flags, {},
         )  # fmt: skip
         made.library.finalize()
     result = _result(numba, made.signature.return_type)
@@ -206,6 +209,16 @@ def compile_for(dispatcher: Any, arguments: tuple[Any, ...]) -> Code:
     if own or any(name.startswith(("NRT_", "numba_", "Py", "_Py")) for name in needs):
         return NOT_HERE  # addresses in this process, or what Numba alone gives a process
     return Code(entry, result, tuple(needs), made.library.codegen._tm.emit_object(module))
+
+
+def _type_of(argument: Any) -> Any:
+    """Return Numba's type of an argument; of arrays, wherever they lie."""
+    import numba
+
+    type_ = numba.typeof(argument)
+    if not isinstance(type_, numba.types.Array) or not ANY_PLACE:
+        return type_
+    return numba.types.Array(type_.dtype, type_.ndim, type_.layout, readonly=not type_.mutable)
 
 
 def _without_what_is_unused(module: Any, codegen: Any) -> Any:

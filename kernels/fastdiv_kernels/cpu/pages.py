@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
 
 MOST_BITS = 35  # of a varint
 BLOCK = 128  # bytes compared at once

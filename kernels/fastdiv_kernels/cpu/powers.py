@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
 from fastdiv_kernels.contract import GRID
 from fastdiv_kernels.cpu.blocks import SIDE, transpose
-from fastdiv_kernels.cpu.jit import inner, intrinsic
+from fastdiv_kernels.cpu.jit import cgutils, inner, intrinsic, types
 from fastdiv_kernels.cpu.lanes import I32, I64, WIDE, Lanes, alloca, on_floats, pointer
 
 SQUARES, CUBES = GRID[::2], GRID[1::2]

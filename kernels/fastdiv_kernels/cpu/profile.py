@@ -8,13 +8,12 @@ tile or, of many classes, along the row (see `powers`).
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from fastdiv_kernels.contract import LOWEST_KEPT
 from fastdiv_kernels.cpu.arithmetic import float_to_half, log, value
 from fastdiv_kernels.cpu.blocks import SIDE, WIDTH, fill, transpose
 from fastdiv_kernels.cpu.finish import PROBS
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, overload
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, overload, types
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
     FLOAT,

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
 from fastdiv_kernels.cpu.finish import LOGITS, PROBS, invalid
 from fastdiv_kernels.cpu.finish_lanes import WIDTH, Finish, Found, i64, prefetch
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
+from fastdiv_kernels.cpu.jit import cgutils, inner, intrinsic, kernel, types
 from fastdiv_kernels.cpu.lanes import I32, I64, Lanes, alloca, pointer
 
 QUAD = 4  # classes turned at once
@@ -183,11 +181,11 @@ def turn(typing_context: Any, values: Any, at: Any, classes: Any, x: Any) -> Any
             ]
             low = [zipped(z[0], z[1], [0, 4, 1, 5]), zipped(z[2], z[3], [0, 4, 1, 5])]
             high = [zipped(z[0], z[1], [2, 6, 3, 7]), zipped(z[2], z[3], [2, 6, 3, 7])]
-            for k, (pair, pick) in enumerate(
+            for k, ((a, b), pick) in enumerate(
                 [(low, [0, 1, 4, 5]), (low, [2, 3, 6, 7]),
                  (high, [0, 1, 4, 5]), (high, [2, 3, 6, 7])]
             ):  # fmt: skip
-                write(builder.add(j, i64(k)), zipped(*pair, pick))
+                write(builder.add(j, i64(k)), zipped(a, b, pick))
 
         for c in (2, 3):
             with builder.if_then(builder.icmp_unsigned("==", classes, i64(c))):

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
 from fastdiv_kernels.contract import GRID, HIGHEST_SUMMED, PRESENT, REASON
 from fastdiv_kernels.cpu.blocks import SIDE, columns_of_halves
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
     FLOAT,
@@ -393,5 +392,5 @@ def turn(values: Any, at: Any, width: Any, lowest: Any, highest: Any, x: Any) ->
     first = at * np.uint64(width)
     for j in range(0, width - SIDE, SIDE):
         columns_of_halves(values, first, np.uint64(width), np.uint64(j), lowest, highest, x)
-    j = np.uint64(max(width - SIDE, 0))
-    columns_of_halves(values, first, np.uint64(width), j, lowest, highest, x)
+    last = np.uint64(max(width - SIDE, 0))
+    columns_of_halves(values, first, np.uint64(width), last, lowest, highest, x)
