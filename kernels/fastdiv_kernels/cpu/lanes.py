@@ -52,9 +52,15 @@ WIDE = _wide()
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-def pointer(context: Any, builder: Any, signature: Any, args: Any, which: int, at: Any) -> Any:
-    """Return where element `at` (uint64, or an int) of the array `which` of the arguments lies."""
+def pointer(
+    context: Any, builder: Any, signature: Any, args: Any, which: int, at: Any, base: Any = None
+) -> Any:
+    """Return where element `at` (uint64, or an int) of the array `which` of the arguments lies.
+
+    It is counted from element `base` (uint64).
+    """
     data = context.make_array(signature.args[which])(context, builder, args[which]).data
+    data = data if base is None else builder.gep(data, [base])
     return builder.gep(data, [ir.Constant(I64, at) if isinstance(at, int) else at])
 
 
@@ -252,8 +258,8 @@ def on_floats(body: Callable[..., None]) -> Callable[..., Any]:
     """Make an intrinsic's generator of `body(builder, pointer_of, args)`; it returns nothing."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def place(which: int, at: Any) -> Any:
-            return pointer(context, builder, signature, args, which, at)
+        def place(which: int, at: Any, base: Any = None) -> Any:
+            return pointer(context, builder, signature, args, which, at, base)
 
         body(builder, place, args)
         return context.get_dummy_value()

@@ -68,10 +68,10 @@ def add_powers(lanes: Lanes, u: Any, x: Any, chain: Sequence[int], sums: Sequenc
 
 
 @intrinsic
-def tile_powers(typing_context: Any, x: Any, classes: Any, w: Any) -> Any:
+def tile_powers(typing_context: Any, x: Any, classes: Any, w: Any, to: Any) -> Any:
     """Sum over the classes of x (classes, TILE), flat, from LOWEST to 0, but for the first 0.
 
-    The last class is taken in the place of that one.
+    The last class is taken in the place of that one. The sums begin at w[to].
     """
 
     def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
@@ -94,9 +94,9 @@ def tile_powers(typing_context: Any, x: Any, classes: Any, w: Any) -> Any:
                     add_powers(lanes, lanes.exp2(t, LOG2E_16), t, chain, sums)
                 places = [k * TILE for k in chain] + [SLOPES + k * TILE for k in chain]
                 for total, first in zip(sums, places, strict=True):
-                    lanes.store(builder.load(total), place(2, first + at), 4)
+                    lanes.store(builder.load(total), place(2, first + at, args[3]), 4)
 
-    return types.void(x, classes, w), on_floats(body)
+    return types.void(x, classes, w, to), on_floats(body)
 
 
 def i64(x: int) -> Any:
@@ -105,8 +105,8 @@ def i64(x: int) -> Any:
 
 
 @intrinsic
-def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any) -> Any:
-    """Make the sums of x = -abs(margin) beside a 0, for TILE margins from `at` on."""
+def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any, to: Any) -> Any:
+    """Make the sums of x = -abs(margin) beside a 0, for TILE margins from `at` on, at w[to]."""
 
     def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
@@ -116,10 +116,11 @@ def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any) -> Any:
             x = builder.fneg(lanes.as_floats(sign))
             x = lanes.at_least(x, lanes.every(LOWEST))
             for k, power in enumerate(chains(lanes, lanes.exp2(x, LOG2E_16), range(POWERS))):
-                lanes.store(power, place(2, k * TILE + part), 4)
-                lanes.store(builder.fmul(power, x), place(2, SLOPES + k * TILE + part), 4)
+                lanes.store(power, place(2, k * TILE + part, args[3]), 4)
+                slope = place(2, SLOPES + k * TILE + part, args[3])
+                lanes.store(builder.fmul(power, x), slope, 4)
 
-    return types.void(margin, at, w), on_floats(body)
+    return types.void(margin, at, w, to), on_floats(body)
 
 
 @intrinsic
@@ -216,24 +217,24 @@ def each_curve(
 
 
 @intrinsic
-def tile_curves(typing_context: Any, w: Any, curves: Any) -> Any:
-    """Make of a tile's sums s(beta) and its derivatives by log(beta), (CURVE, TILE), flat."""
+def tile_curves(typing_context: Any, w: Any, at: Any, curves: Any) -> Any:
+    """Make s(beta) and its derivatives by log(beta), (CURVE, TILE), flat, of sums at w[at]."""
 
     def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         for part in range(0, TILE, WIDTH):
 
             def load(at: int, part: int = part) -> Any:
-                return lanes.load(place(0, at + part), 4)
+                return lanes.load(place(0, at + part, args[1]), 4)
 
             def emit(k: int, x: Any, part: int = part) -> None:
                 if k >= POWERS:
                     x = builder.fmul(x, lanes.every(GRID[k - POWERS]))
-                lanes.store(x, place(1, k * TILE + part), 4)
+                lanes.store(x, place(2, k * TILE + part), 4)
 
             each_curve(lanes, load, emit)
 
-    return types.void(w, curves), on_floats(body)
+    return types.void(w, at, curves), on_floats(body)
 
 
 @inner()

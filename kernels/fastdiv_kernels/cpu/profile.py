@@ -38,6 +38,8 @@ from fastdiv_kernels.cpu.powers import (
     tile_turn,
 )
 
+FIRST = np.uint64(0)
+
 
 @inner()
 def difference(v: Any, m: Any) -> Any:
@@ -191,9 +193,9 @@ def profile_tile(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
             differences(values, maxima, start * c, live * c, rows, difference)
         tile_turn(rows, c, columns)
         state = flush_tiny()
-        tile_powers(columns, c, w)
+        tile_powers(columns, c, w, FIRST)
         restore(state)
-        tile_curves(w, w)
+        tile_curves(w, FIRST, w)
         write_curves(w, out, predicted, start, live, kept)
 
 
@@ -242,7 +244,7 @@ def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
             else:
                 row_powers(values, at, np.uint64(c), first, m, False, sums, to)
         transpose(sums, TILE, CURVE, ROW_SUMS, w, TILE)
-        tile_curves(w, w)
+        tile_curves(w, FIRST, w)
         write_curves(w, out, predicted, start, live, kept)
     restore(state)
 

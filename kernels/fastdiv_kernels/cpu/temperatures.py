@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 
 from fastdiv_kernels.contract import GRID, HIGHEST_SUMMED, PRESENT, REASON
 from fastdiv_kernels.cpu.blocks import SIDE, columns_of_halves
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
     FLOAT,
@@ -67,6 +68,7 @@ GAP_HIGH = 3 * CURVE * TILE
 GAP_LOW = GAP_HIGH + TILE
 ROWS = GAP_LOW + TILE
 TOTALS = ROWS + TILE
+TOGETHER = 4  # tiles
 SPARE = 2 * TILE  # rows at the end, which are copied: vectors reach beyond the last
 OVERRUN = 3  # rows, of three classes and more, that eight numbers reach beyond
 
@@ -93,9 +95,9 @@ def add_rest(lanes: Lanes, rest: Any, low: Any, bits: int) -> None:
 
 @intrinsic
 def find_gaps(
-    typing_context: Any, loss: Any, margin: Any, flags: Any, at: Any, gap: Any, totals: Any
+    typing_context: Any, loss: Any, margin: Any, flags: Any, at: Any, gap: Any, to: Any, totals: Any
 ) -> Any:
-    """Count the rows of a tile that are added, write their gaps, and -1 for all others.
+    """Count the rows of a tile that are added, write their gaps to gap[to], -1 for all others.
 
     Returns bits of the rows whose gap is FAST or more: -1 is written for these too.
     """
@@ -114,55 +116,55 @@ def find_gaps(
         m = lanes.load(place(1, args[3]), 1)
         finite = builder.fcmp_ordered(">", m, lanes.every(-np.inf))
         there = builder.and_(there, finite)
-        total = place(5, ROWS)
+        total = place(6, ROWS)
         rows = builder.add(lanes.load(total, 4), builder.zext(there, lanes.ints))
         lanes.store(rows, total, 4)
         lacking = builder.fcmp_ordered("<", m, lanes.every(0.0))
         lacks = builder.select(lacking, builder.fneg(m), lanes.every(0.0))
         near = builder.fcmp_ordered("<", lacks, lanes.every(FAST))
         fast = builder.and_(there, near)
-        lanes.store(builder.select(fast, lacks, lanes.every(-1.0)), place(4, 0), 4)
+        lanes.store(builder.select(fast, lacks, lanes.every(-1.0)), place(4, args[5]), 4)
         slow = builder.and_(there, builder.not_(near))
         return builder.zext(builder.bitcast(slow, ir.IntType(TILE)), I64)
 
-    return types.uint64(loss, margin, flags, at, gap, totals), generate
+    return types.uint64(loss, margin, flags, at, gap, to, totals), generate
 
 
-def add_gaps(lanes: Lanes, place: Callable[[int, Any], Any], part: int) -> Any:
-    """Add gaps (argument 1) to totals (argument 2); return which rows have one."""
+def add_gaps(lanes: Lanes, place: Callable[..., Any], args: Any, part: int) -> Any:
+    """Add gaps (arguments 2 and 3) to totals (argument 4); return which rows have one."""
     builder = lanes.builder
-    gap = lanes.load(place(1, part), 4)
+    gap = lanes.load(place(2, part, args[3]), 4)
     there = builder.fcmp_ordered(">=", gap, lanes.every(0.0))
     gap = builder.select(there, gap, lanes.every(0.0))
     coarse = lanes.every(rounding(HIGH_BITS))
-    high, shifted = place(2, GAP_HIGH + part), builder.fadd(gap, coarse)
+    high, shifted = place(4, GAP_HIGH + part), builder.fadd(gap, coarse)
     lanes.store(builder.add(lanes.load(high, 4), lanes.as_ints(shifted)), high, 4)
     rest = builder.fsub(gap, builder.fsub(shifted, coarse))
-    add_rest(lanes, rest, place(2, GAP_LOW + part), MEAN_BITS)
+    add_rest(lanes, rest, place(4, GAP_LOW + part), MEAN_BITS)
     return there
 
 
 def adds_sums(pairs: bool) -> Callable[..., Any]:
     """Make the intrinsic that adds what sums of powers tell; sums are of one number if `pairs`."""
 
-    def add(typing_context: Any, w: Any, gap: Any, totals: Any) -> Any:
+    def add(typing_context: Any, w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> Any:
         def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
             lanes = Lanes(builder, WIDTH)
             for part in range(0, TILE, WIDTH):
-                there = add_gaps(lanes, place, part)
+                there = add_gaps(lanes, place, args, part)
 
                 def load(at: int, part: int = part, there: Any = there) -> Any:
-                    x = lanes.load(place(0, at + part), 4)
+                    x = lanes.load(place(0, at + part, args[1]), 4)
                     return builder.select(there, x, lanes.every(0.0))
 
                 def emit(k: int, x: Any, part: int = part) -> None:
                     at = k * TILE + part
                     bits = LOW_BITS if k < POWERS else MEAN_BITS
-                    add_fixed(lanes, x, place(2, at), place(2, LOWS + at), bits)
+                    add_fixed(lanes, x, place(4, at), place(4, LOWS + at), bits)
 
                 each_curve(lanes, load, emit, pairs)
 
-        return types.void(w, gap, totals), on_floats(body)
+        return types.void(w, at, gap, gap_at, totals), on_floats(body)
 
     return intrinsic(add)
 
@@ -172,18 +174,20 @@ add_pairs = adds_sums(True)
 
 
 @intrinsic
-def add_curves(typing_context: Any, curves: Any, gap: Any, totals: Any) -> Any:
+def add_curves(
+    typing_context: Any, curves: Any, first: Any, gap: Any, gap_at: Any, totals: Any
+) -> Any:
     """Add a tile's curves (CURVE, TILE), flat, of rows with a gap."""
 
     def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         for part in range(0, TILE, WIDTH):
-            there = add_gaps(lanes, place, part)
+            there = add_gaps(lanes, place, args, part)
             for at in range(part, CURVE * TILE, TILE):
-                x = builder.select(there, lanes.load(place(0, at), 4), lanes.every(0.0))
-                add_fixed(lanes, x, place(2, at), place(2, LOWS + at), LOW_BITS)
+                x = builder.select(there, lanes.load(place(0, at, args[1]), 4), lanes.every(0.0))
+                add_fixed(lanes, x, place(4, at), place(4, LOWS + at), LOW_BITS)
 
-    return types.void(curves, gap, totals), on_floats(body)
+    return types.void(curves, first, gap, gap_at, totals), on_floats(body)
 
 
 @inner()
@@ -281,116 +285,143 @@ def spare(column: Any, start: Any, width: Any) -> Any:
 @kernel
 def tally_pairs(loss: Any, margin: Any, flags: Any, counts: Any, sums: Any) -> None:
     """Add the losses of two classes at the temperatures of the grid to totals."""
-    n = len(flags)
-    whole = whole_tiles(n)
-    w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
-    curves = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
-    gap = aligned(np.zeros(TILE + ALIGNED, np.float32))
-    totals = new_totals()
-    tiles = 0
     state = flush_tiny()
-    for part in range(2):
-        stop = whole
-        if part:
-            stop = n - whole
-            loss, margin = spare(loss, whole, 1), spare(margin, whole, 1)
-            flags = spare(flags, whole, 1)
-        for start in range(0, stop, TILE):
-            at = np.uint64(start)
-            slow = find_gaps(loss, margin, flags, at, gap, totals)
-            pair_powers(margin, at, w)
-            add_pairs(w, gap, totals)
-            if slow:
-                tile_curves(w, curves)
-                add_rows(slow, margin, at, curves, sums)
-            tiles += 1
-            if tiles % ROOM == 0:
-                make_room(totals)
-            if tiles == TILES:
-                settle(totals, tiles, MEAN_BITS, counts, sums)
-                tiles = 0
+    tally_tiles(
+        loss, margin, flags, margin, 1, MEAN_BITS, of_margins, add_pairs_of, curves_of_sums, counts,
+        sums,
+    )  # fmt: skip
     restore(state)
-    settle(totals, tiles, MEAN_BITS, counts, sums)
 
 
 @kernel
 def tally_vectors(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any, sums: Any) -> None:
     """Add the losses of rows of differences at the temperatures of the grid to totals."""
     n, c = profile.shape
-    whole = whole_tiles(n)
-    values = profile.reshape(n * c)
-    x = aligned(np.zeros((c + SIDE) * TILE + ALIGNED, np.float32))
-    w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
-    curves = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
-    gap = aligned(np.zeros(TILE + ALIGNED, np.float32))
-    totals = new_totals()
-    tiles = 0
     state = flush_tiny()
-    for part in range(2):
-        stop = whole
-        if part:
-            stop = n - whole
-            loss, margin = spare(loss, whole, 1), spare(margin, whole, 1)
-            flags, values = spare(flags, whole, 1), spare(values, whole, c)
-        for start in range(0, stop, TILE):
-            at = np.uint64(start)
-            slow = find_gaps(loss, margin, flags, at, gap, totals)
-            turn(values, at, c, LOWEST, ZERO, x)
-            tile_powers(x, c, w)
-            add_sums(w, gap, totals)
-            if slow:
-                tile_curves(w, curves)
-                add_rows(slow, margin, at, curves, sums)
-            tiles += 1
-            if tiles % ROOM == 0:
-                make_room(totals)
-            if tiles == TILES:
-                settle(totals, tiles, MEAN_BITS, counts, sums)
-                tiles = 0
+    tally_tiles(
+        loss, margin, flags, profile.reshape(n * c), c, MEAN_BITS, of_differences, add_sums_of,
+        curves_of_sums, counts, sums,
+    )  # fmt: skip
     restore(state)
-    settle(totals, tiles, MEAN_BITS, counts, sums)
 
 
 @kernel
 def tally_curves(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any, sums: Any) -> None:
     """Add the losses of rows of curves at the temperatures of the grid to totals."""
+    tally_tiles(
+        loss, margin, flags, profile.reshape(len(profile) * CURVE), CURVE, LOW_BITS, of_curves,
+        add_curves_of, curves_themselves, counts, sums,
+    )  # fmt: skip
+
+
+@inner()
+def tally_tiles(
+    loss: Any, margin: Any, flags: Any, values: Any, width: Any, slope_bits: Any, make: Any,
+    add: Any, curves_of: Any, counts: Any, sums: Any,
+) -> None:  # fmt: skip
+    """Add losses to totals, given what `make` makes numbers of a tile of, and `add` adds.
+
+    Some tiles are made before the first of them is added: neither waits for the other's last
+    result. `values` has `width` numbers a row.
+    """
     n = len(flags)
     whole = whole_tiles(n)
-    values = profile.reshape(n * CURVE)
+    x = aligned(np.zeros((width + SIDE) * TILE + ALIGNED, np.float32))
+    w = aligned(np.zeros(TOGETHER * SCRATCH + ALIGNED, np.float32))
     curves = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
-    gap = aligned(np.zeros(TILE + ALIGNED, np.float32))
+    gap = aligned(np.zeros(TOGETHER * TILE + ALIGNED, np.float32))
+    slow = np.zeros(TOGETHER, np.uint64)
     totals = new_totals()
-    tiles = 0
+    tiles = added = 0
     for part in range(2):
         stop = whole
         if part:
             stop = n - whole
             loss, margin = spare(loss, whole, 1), spare(margin, whole, 1)
-            flags, values = spare(flags, whole, 1), spare(values, whole, CURVE)
-        for start in range(0, stop, TILE):
-            at = np.uint64(start)
-            slow = find_gaps(loss, margin, flags, at, gap, totals)
-            turn(values, at, CURVE, -FAR, FAR, curves)
-            add_curves(curves, gap, totals)
-            if slow:
-                add_rows(slow, margin, at, curves, sums)
-            tiles += 1
-            if tiles % ROOM == 0:
+            flags, values = spare(flags, whole, 1), spare(values, whole, width)
+        for start in range(0, stop, TOGETHER * TILE):
+            several = min((stop - start + TILE - 1) // TILE, TOGETHER)
+            for i in range(np.uint64(several)):
+                at, to = np.uint64(start) + i * np.uint64(TILE), i * np.uint64(TILE)
+                slow[i] = find_gaps(loss, margin, flags, at, gap, to, totals)
+                make(values, at, width, x, w, i * np.uint64(SCRATCH))
+            for i in range(np.uint64(several)):
+                add(w, i * np.uint64(SCRATCH), gap, i * np.uint64(TILE), totals)
+                if slow[i]:
+                    at = np.uint64(start) + i * np.uint64(TILE)
+                    curves_of(w, i * np.uint64(SCRATCH), curves)
+                    add_rows(slow[i], margin, at, curves, sums)
+            tiles += several
+            added += several
+            if added > ROOM - TOGETHER:
                 make_room(totals)
-            if tiles == TILES:
-                settle(totals, tiles, LOW_BITS, counts, sums)
-                tiles = 0
-    settle(totals, tiles, LOW_BITS, counts, sums)
+                added = 0
+            if tiles > TILES - TOGETHER:
+                settle(totals, tiles, slope_bits, counts, sums)
+                tiles = added = 0
+    settle(totals, tiles, slope_bits, counts, sums)
 
 
 @inner()
-def turn(values: Any, at: Any, width: Any, lowest: Any, highest: Any, x: Any) -> None:
-    """Make columns of floats (width, TILE), flat, of a tile's rows of words of half precision.
+def of_margins(margin: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
+    """Make sums of powers of a tile of margins."""
+    pair_powers(margin, at, w, to)
+
+
+@inner()
+def of_differences(values: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
+    """Make sums of powers of a tile of differences."""
+    turn(values, at, width, LOWEST, ZERO, x, np.uint64(0))
+    tile_powers(x, width, w, to)
+
+
+@inner()
+def of_curves(values: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
+    """Make columns of a tile of curves."""
+    turn(values, at, width, -FAR, FAR, w, to)
+
+
+@inner()
+def add_pairs_of(w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> None:
+    """Add a tile of pairs."""
+    add_pairs(w, at, gap, gap_at, totals)
+
+
+@inner()
+def add_sums_of(w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> None:
+    """Add a tile of vectors."""
+    add_sums(w, at, gap, gap_at, totals)
+
+
+@inner()
+def add_curves_of(w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> None:
+    """Add a tile of curves."""
+    add_curves(w, at, gap, gap_at, totals)
+
+
+@inner()
+def curves_of_sums(w: Any, at: Any, curves: Any) -> None:
+    """Make curves of sums."""
+    tile_curves(w, at, curves)
+
+
+@inner()
+def curves_themselves(w: Any, at: Any, curves: Any) -> None:
+    """Copy curves."""
+    for i in range(np.uint64(CURVE * TILE)):
+        curves[i] = w[at + i]
+
+
+@inner()
+def turn(
+    values: Any, at: Any, width: Any, lowest: Any, highest: Any, x: Any, to: Any
+) -> None:  # fmt: skip
+    """Make columns of floats x[to:] (width, TILE), flat, of a tile's rows of half precision.
 
     Reads up to SIDE numbers of each row that has fewer, and so of the next ones.
     """
     first = at * np.uint64(width)
     for j in range(0, width - SIDE, SIDE):
-        columns_of_halves(values, first, np.uint64(width), np.uint64(j), lowest, highest, x)
-    last = np.uint64(max(width - SIDE, 0))
-    columns_of_halves(values, first, np.uint64(width), last, lowest, highest, x)
+        columns_of_halves(values, first, np.uint64(width), np.uint64(j), lowest, highest, x, to)
+    j = np.uint64(max(width - SIDE, 0))
+    columns_of_halves(values, first, np.uint64(width), j, lowest, highest, x, to)
