@@ -320,6 +320,23 @@ def test_no_row_adds_more_than_the_most(backend, c):
     np.testing.assert_allclose(sums_of(got), wanted, rtol=1e-7)
 
 
+@pytest.mark.parametrize("lacking", [0.0, 511.999, 512.0])
+@pytest.mark.parametrize("c", [2, 3, 16, 17])
+def test_rows_that_are_alike_add_a_multiple_of_what_one_adds(backend, c, lacking):
+    n = 40_000  # more than the CPU adds before it carries
+    one = np.full((1, profile_width(c)), 22.0 if c > 16 else -2.5, np.float16)
+    if c > 16:
+        one[:, len(GRID) :] = -22.0  # more than s or a slope of a billion classes
+    else:
+        one[:, :1] = 0.0
+    row = np.float32([1]), np.float32([-lacking]), np.uint8([PRESENT]), one
+    _, single = tallied(backend, *row, c)
+    count, many = tallied(backend, *(np.repeat(a, n, axis=0) for a in row), c)
+    assert count == n
+    for got, alone in zip(many, single, strict=True):
+        assert exact.value(got) == n * exact.value(alone)
+
+
 # -- a row's result is its own ----------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ def tile_powers(typing_context: Any, x: Any, classes: Any, w: Any, to: Any) -> A
     The last class is taken in the place of that one. The sums begin at w[to].
     """
 
-    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+    def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         zero = lanes.every(0.0)
         others = builder.sub(args[1], i64(1))
@@ -108,7 +108,7 @@ def i64(x: int) -> Any:
 def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any, to: Any) -> Any:
     """Make the sums of x = -abs(margin) beside a 0, for TILE margins from `at` on, at w[to]."""
 
-    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+    def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         for part in range(0, TILE, WIDTH):
             m = lanes.load(place(0, builder.add(args[1], i64(part))), 1)
@@ -220,7 +220,7 @@ def each_curve(
 def tile_curves(typing_context: Any, w: Any, at: Any, curves: Any) -> Any:
     """Make s(beta) and its derivatives by log(beta), (CURVE, TILE), flat, of sums at w[at]."""
 
-    def body(builder: Any, place: Callable[[int, Any], Any], args: Any) -> None:
+    def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         for part in range(0, TILE, WIDTH):
 
