@@ -37,7 +37,7 @@ DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | 
 }
 SAMPLE_ROWS = 1000  # of a data set that detection looks at
 BATCH_BYTES = 4 << 20  # of predictions taken at once: they should still be in cache when scored
-BATCH_ROWS = 1 << 15
+BATCH_ROWS = 1 << 17  # a batch costs half a millisecond of its own
 
 
 @dataclass(frozen=True, slots=True)

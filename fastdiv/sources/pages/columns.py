@@ -95,19 +95,25 @@ class Column:
         need = rows * self.row_bytes
         if not need:
             return self._array(np.empty(0, np.uint8), 0)
-        parts: list[Bytes] = []
-        while need:
+        joined: Bytes | None = None
+        done = 0
+        while True:
             if not self._waiting:
                 self._waiting.append(self._pages.next())
             values = self._waiting[0].values
-            part = values[self._at : self._at + need]
-            parts.append(part)
-            need -= len(part)
+            part = values[self._at : self._at + need - done]
             self._at += len(part)
             if self._at == len(values):
                 self._waiting.pop(0)
                 self._at = 0
-        return self._array(parts[0] if len(parts) == 1 else np.concatenate(parts), rows)
+            if len(part) == need:
+                return self._array(part, rows)
+            if joined is None:  # Arrow's memory is used again, NumPy's would be fresh pages
+                joined = np.frombuffer(pa.allocate_buffer(need), np.uint8)
+            joined[done : done + len(part)] = part
+            done += len(part)
+            if done == need:
+                return self._array(joined, rows)
 
     def check_end(self) -> None:
         """Refuse a chunk that has more than was taken."""

@@ -17,7 +17,7 @@ from fastdiv.sources.pages.columns import Column, plan_of
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf, RowGroup
 
-LEAST_ROWS = 1 << 12  # worth a batch: of smaller pages several are copied together
+WORTH = 2  # a page that has one part in so many of the rows of a batch is a batch
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -155,7 +155,10 @@ class Group:
         return Column(self._file, chunk, leaf, plan, self._group.num_rows)
 
     def _agreeable(self, columns: dict[str, Column], rows: int) -> int:
-        """Return at most how many rows to take, so that little is copied together."""
+        """Return at most how many rows to take: those of the widest column's page, if it is large.
+
+        Smaller pages are copied together, which costs less than many batches.
+        """
         widest = max(columns.values(), key=lambda c: c.row_bytes, default=None)
         if widest is None:
             return rows
@@ -163,4 +166,4 @@ class Group:
             there = widest.available()
         except Unexpected:  # it is told when the rows are taken
             return rows
-        return min(rows, there) if there >= min(LEAST_ROWS, rows) else rows
+        return there if rows // WORTH <= there < rows else rows

@@ -113,8 +113,10 @@ def read_row(
     begin = row * c
     mine = value(values[begin + y])
     highest, lowest, total = NONE, np.float32(np.inf), ZERO
-    s, q, below, attained, ahead = ZERO, ZERO, NONE, 0, 0
-    first_block = np.int64(0)
+    s, q, below = ZERO, ZERO, NONE
+    attained: Any = 0
+    ahead: Any = 0
+    first_block: Any = 0
     for start in range(0, c, size):
         n = min(size, c - start)
         at = np.uint64(begin + start)
@@ -140,7 +142,7 @@ def read_row(
         ahead += np.int64(found[5])
     first = first_block
     if highest > NONE:  # of NaN alone nothing is equal to it
-        first += find_first(
+        first = first_block + find_first(
             values, np.uint64(begin + first_block), np.uint64(c - first_block), highest
         )
     w[HIGHEST + lane] = highest

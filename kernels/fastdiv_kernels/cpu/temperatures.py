@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
 from fastdiv_kernels.contract import GRID, HIGHEST_SUMMED, PRESENT, REASON
 from fastdiv_kernels.cpu.blocks import SIDE, columns_of_halves
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
     I32,

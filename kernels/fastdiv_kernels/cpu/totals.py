@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from fastdiv_kernels.contract import GRID
-from fastdiv_kernels.cpu.jit import inner, intrinsic
+from fastdiv_kernels.cpu.jit import inner, intrinsic, types
 from fastdiv_kernels.cpu.lanes import ALIGNED, FLOAT, Lanes, aligned, on_floats
 from fastdiv_kernels.cpu.powers import CURVE, POWERS, TILE, WIDTH, each_curve
 
