@@ -225,6 +225,7 @@ def analyze(
             tables = scan.finish()
         summary = scan.summary()
         summary["dump"] = _dump(data, plan, asked)
+        summary["read_by"] = data.read_by()
         summary["read_s"] = round(read_s, 3)
         summary["elapsed_s"] = round(time.perf_counter() - started, 3)
         run = Run(

@@ -29,6 +29,8 @@ from fastdiv.sources.memory import TableContainer
 from fastdiv.sources.metadata import said_by
 from fastdiv.sources.naming import bare
 from fastdiv.sources.numpy_files import is_named_array
+from fastdiv.sources.pages.group import ReadBy
+from fastdiv.sources.parquet import ParquetContainer
 from fastdiv.sources.values import strings
 
 EPOCH_ROWS = 1 << 20  # read at once of a column of epoch names
@@ -257,6 +259,14 @@ class Source:
     def size(self) -> int:
         """Bytes that are really there, whatever headers claim."""
         return sum(container.size for container in self.containers)
+
+    def read_by(self) -> dict[str, Any] | None:
+        """Say how the column chunks of Parquet files were read; None where there are none."""
+        parquet = [c.read_by for c in self.containers if isinstance(c, ParquetContainer)]
+        total = ReadBy()
+        for one in parquet:
+            total.merge(one)
+        return total.summary() if parquet else None
 
     @property
     def once(self) -> bool:

@@ -85,6 +85,7 @@ class ColumnPages:
         if chunk.codec and chunk.codec not in CODECS:
             raise Unexpected("a codec that is rare")
         self._done = 0  # values
+        self._failed: Unexpected | None = None
         self._dictionary: Any = None
 
     @property
@@ -93,7 +94,16 @@ class ColumnPages:
         return self._chunk.num_values - self._done
 
     def next(self) -> Piece:
-        """Return the values of the next page that has some."""
+        """Return the values of the next page that has some; none after one that had to fail."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return self._next()
+        except Unexpected as why:
+            self._failed = why
+            raise
+
+    def _next(self) -> Piece:
         while True:
             header = self._header()
             body = self._file[self._at : self._at + header.size]

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,20 @@ class ReadBy:
         self._lock = threading.Lock()
         self.pages = 0
         self.arrow: Counter[tuple[str, str]] = Counter()  # column, reason
+
+    def merge(self, other: ReadBy) -> None:
+        """Count what was read of another file."""
+        with self._lock:
+            self.pages += other.pages
+            self.arrow += other.arrow
+
+    def summary(self) -> dict[str, Any]:
+        """Say how column chunks were read; JSON can hold it."""
+        reasons = sorted(self.arrow.items())
+        return {
+            "pages": self.pages,
+            "arrow": [{"column": c, "reason": reason, "n": n} for (c, reason), n in reasons],
+        }
 
     def note(self, reasons: dict[str, str], columns: int) -> None:
         """Count the columns of a row group."""
