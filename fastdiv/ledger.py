@@ -79,6 +79,11 @@ class Ledger:
             self._labelled, self._newly = slots.stop, slots
             return None
         self._newly = slice(0, 0)
+        if isinstance(slots, slice) and len(labels):
+            from fastdiv_kernels.cpu import lookup
+
+            if lookup.same_ints(self.labels, slots.start, labels):
+                return None
         known = self.labels[slots]
         if np.array_equal(known, labels):
             return None
@@ -160,7 +165,7 @@ class _Integers:
 
         keys = ids.view(np.int64)
         m = len(keys)
-        if guess + m <= self.n and np.array_equal(self.keys[guess : guess + m], keys):
+        if guess + m <= self.n and m and lookup.same_ints(self.keys, guess, keys):
             return slice(guess, guess + m)
         if self.table.slots is None and self._continues(ids):
             self._room_for(self.n + m)
@@ -191,7 +196,9 @@ class _Integers:
         """Say whether ids go on increasing, as running numbers do: then none is known."""
         if self.n and not self.keys[self.n - 1 : self.n].view(self.dtype)[0] < ids[0]:
             return False
-        return bool((ids[1:] > ids[:-1]).all())
+        from fastdiv_kernels.cpu import lookup
+
+        return bool(lookup.increase(ids))
 
     def _room_for(self, n: int) -> None:
         self.keys = _with_room(self.keys, self.n, n, GROWTH, self.expected)

@@ -9,7 +9,6 @@ from llvmlite import ir
 from fastdiv_kernels.contract import HIGHEST_PROB, LOWEST_PROB, TIE, UNNORMALIZED
 from fastdiv_kernels.cpu.arithmetic import LN2_HIGH, LN2_LOW
 from fastdiv_kernels.cpu.finish import CANCELS, HIGHEST_LOGPROB, LOGITS, LOGPROBS, PROBS
-from fastdiv_kernels.cpu.jit import cgutils
 from fastdiv_kernels.cpu.lanes import (
     EXP2,
     I32,
@@ -46,15 +45,6 @@ class Found:
 def i64(x: int) -> Any:
     """Return a constant index."""
     return ir.Constant(I64, x)
-
-
-def prefetch(builder: Any, place: Any) -> None:
-    """Have the processor fetch what lies at a place, wherever that is."""
-    i8 = ir.IntType(8).as_pointer()
-    form = ir.FunctionType(ir.VoidType(), [i8, I32, I32, I32])
-    function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0")
-    # Of data to be read, into the second cache.
-    builder.call(function, [place, *(ir.Constant(I32, k) for k in (0, 2, 1))])
 
 
 class Finish:

@@ -64,6 +64,15 @@ def pointer(
     return builder.gep(data, [ir.Constant(I64, at) if isinstance(at, int) else at])
 
 
+def prefetch(builder: Any, place: Any, level: int = 2) -> None:
+    """Have the processor fetch what lies at a place: into its first cache (3) or second (2)."""
+    i8 = ir.IntType(8).as_pointer()
+    form = ir.FunctionType(ir.VoidType(), [i8, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0")
+    # Data, to be read.
+    builder.call(function, [place, *(ir.Constant(I32, k) for k in (0, level, 1))])
+
+
 class Lanes:
     """Arithmetic on vectors of `width` lanes, as instructions given to an LLVM builder."""
 

@@ -8,8 +8,13 @@ and probing is linear. Ids are compared in full: two ids never share a slot by t
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
-from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
+from fastdiv_kernels.cpu.lanes import pointer, prefetch
+
+BLOCK = 4096  # numbers compared before anybody asks whether they differ
+TOGETHER = 64  # ids whose places are fetched before the first is looked at
 
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -41,6 +46,54 @@ def place(h: Any, size: Any) -> Any:
     return np.int64(((h >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
 
 
+@intrinsic
+def fetch(typing_context: Any, array: Any, at: Any) -> Any:
+    """Have the processor fetch array[at] (an int64), which will be needed soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = pointer(context, builder, signature, args, 0, args[1])
+        prefetch(builder, builder.bitcast(place, ir.IntType(8).as_pointer()), 3)
+        return context.get_dummy_value()
+
+    return types.void(array, at), generate
+
+
+@inner()
+def differ(a: Any, first: Any, b: Any, start: Any, stop: Any) -> Any:
+    """Say whether a[first + i] differs from b[i] for some i from start to stop; vectorises."""
+    differences = a[0] ^ a[0]
+    for i in range(np.uint64(start), np.uint64(stop)):
+        differences |= a[np.uint64(first) + i] ^ b[i]
+    return differences != 0
+
+
+@kernel
+def same_ints(a: Any, first: Any, b: Any) -> Any:
+    """Say whether a[first : first + len(b)] are the integers b; at most so many are there."""
+    for start in range(0, len(b), BLOCK):
+        if differ(a, first, b, start, min(start + BLOCK, len(b))):
+            return 0
+    return 1
+
+
+@inner()
+def falls(ids: Any, start: Any, stop: Any) -> Any:
+    """Say whether one of ids[start:stop] is no larger than the one before it; vectorises."""
+    bad = np.int32(0)
+    for i in range(np.uint64(start), np.uint64(stop)):
+        bad |= np.int32(ids[i] <= ids[i - np.uint64(1)])
+    return bad != 0
+
+
+@kernel
+def increase(ids: Any) -> Any:
+    """Say whether each of the ids is larger than the one before it."""
+    for start in range(1, len(ids), BLOCK):
+        if falls(ids, start, min(start + BLOCK, len(ids))):
+            return 0
+    return 1
+
+
 @kernel
 def index_ints(keys: Any, n: Any, table: Any) -> None:
     """Enter keys[:n], all different, into an empty table."""
@@ -59,18 +112,29 @@ def find_ints(ids: Any, start: Any, keys: Any, n: Any, table: Any, slots: Any, m
     Stops before an id that would be the `most`-th: the caller then makes room.
     """
     size = len(table)
-    for i in range(start, len(ids)):
-        key = ids[i]
-        at = place(mix(key), size)
-        while table[at] >= 0 and keys[table[at]] != key:
-            at = at + 1 if at + 1 < size else 0
-        if table[at] < 0:
-            if n >= most:
-                return i, n
-            keys[n] = key
-            table[at] = n
-            n += 1
-        slots[i] = table[at]
+    places = np.zeros(TOGETHER, np.int64)
+    for first in range(start, len(ids), TOGETHER):
+        stop = min(first + TOGETHER, len(ids))
+        # A place in a large table is far away, and so is the key there: all are fetched at once.
+        for i in range(first, stop):
+            at = place(mix(ids[i]), size)
+            places[i - first] = at
+            fetch(table, at)
+        for i in range(first, stop):
+            slot = table[places[i - first]]
+            fetch(keys, slot if slot > 0 else 0)
+        for i in range(first, stop):
+            key = ids[i]
+            at = places[i - first]
+            while table[at] >= 0 and keys[table[at]] != key:
+                at = at + 1 if at + 1 < size else 0
+            if table[at] < 0:
+                if n >= most:
+                    return i, n
+                keys[n] = key
+                table[at] = n
+                n += 1
+            slots[i] = table[at]
     return len(ids), n
 
 

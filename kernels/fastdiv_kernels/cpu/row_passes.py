@@ -7,9 +7,9 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.cpu.finish import LOGITS, PROBS
-from fastdiv_kernels.cpu.finish_lanes import WIDTH, Finish, i64, prefetch
+from fastdiv_kernels.cpu.finish_lanes import WIDTH, Finish, i64
 from fastdiv_kernels.cpu.jit import cgutils, intrinsic, types
-from fastdiv_kernels.cpu.lanes import I32, I64, Lanes, alloca, pointer
+from fastdiv_kernels.cpu.lanes import I32, I64, Lanes, alloca, pointer, prefetch
 
 STREAMS = 4  # vectors whose maxima are found side by side
 PASS = 6  # numbers that `sum_block` tells

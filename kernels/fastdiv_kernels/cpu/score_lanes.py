@@ -12,9 +12,9 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.cpu.finish import LOGITS, PROBS, invalid
-from fastdiv_kernels.cpu.finish_lanes import WIDTH, Finish, Found, i64, prefetch
+from fastdiv_kernels.cpu.finish_lanes import WIDTH, Finish, Found, i64
 from fastdiv_kernels.cpu.jit import cgutils, inner, intrinsic, kernel, types
-from fastdiv_kernels.cpu.lanes import I32, I64, Lanes, alloca, pointer
+from fastdiv_kernels.cpu.lanes import I32, I64, Lanes, alloca, pointer, prefetch
 
 QUAD = 4  # classes turned at once
 FETCHED = 8192  # bytes ahead: the rows of a step are more streams than hardware follows
