@@ -448,7 +448,8 @@ def test_classes_add_up_to_the_change_also_where_samples_come_and_go(runs):
         frame = picture.frame(pair_key(a, b))
         order = [int(t.removeprefix("class ")) for t in frame.layout["yaxis.ticktext"]]
         assert order == np.argsort(-loss).tolist()
-        np.testing.assert_allclose(frame.data[0]["x"], loss[order], rtol=DIGITS)
+        # A class whose losses went up and down alike: float32's digits of these are what is left.
+        np.testing.assert_allclose(frame.data[0]["x"], loss[order], rtol=DIGITS, atol=1e-8)
         np.testing.assert_allclose(frame.data[1]["x"], points[order], rtol=DIGITS, atol=1e-9)
 
 

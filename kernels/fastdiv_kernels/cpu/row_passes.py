@@ -1,246 +1,306 @@
-"""The passes of `score_long` over a block of numbers of one row, as vectors in registers."""
+"""What is found of a block of a row, in two passes: its order, then its sums; see `score_rows`.
 
-from collections.abc import Callable
+A block is told by where all rows begin, the place `at` of its first value among theirs, and how
+many values it has. Values are taken in groups of GROUP, then in vectors; the last vector begins
+before its time, so that it ends with the block, and its first lanes, which had their turn, are
+left out. No value outside the row is read, which needs rows of GROUP values at least.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
-from fastdiv_kernels.cpu.finish import LOGITS, PROBS
-from fastdiv_kernels.cpu.finish_lanes import WIDTH, Finish, i64
 from fastdiv_kernels.cpu.jit import cgutils, intrinsic, types
-from fastdiv_kernels.cpu.lanes import I32, I64, Lanes, alloca, pointer, prefetch
+from fastdiv_kernels.cpu.row_lanes import INT64, LINE, Lanes
 
-STREAMS = 4  # vectors whose maxima are found side by side
-PASS = 6  # numbers that `sum_block` tells
-
-
-def spans(builder: Any, n: Any, width: int) -> tuple[Any, Any]:
-    """Return how many whole vectors n numbers are, and how many numbers are left."""
-    return builder.udiv(n, i64(width)), builder.urem(n, i64(width))
-
-
-def reduced(lanes: Lanes, x: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    """Combine all lanes of a vector, in an order that is always the same."""
-    distance = WIDTH // 2
-    while distance:
-        other = lanes.shuffle(x, x, [(i + distance) % WIDTH for i in range(WIDTH)])
-        x, distance = combine(x, other), distance // 2
-    return lanes.builder.extract_element(x, ir.Constant(I32, 0))
-
-
-def larger(lanes: Lanes, x: Any, y: Any) -> Any:
-    """Return the larger of two numbers, y where x is NaN."""
-    return lanes.builder.select(lanes.builder.fcmp_ordered(">", x, y), x, y)
-
-
-def smaller(lanes: Lanes, x: Any, y: Any) -> Any:
-    """Return the smaller of two numbers, y where x is NaN."""
-    return lanes.builder.select(lanes.builder.fcmp_ordered("<", x, y), x, y)
-
-
-def in_place(stored: Any) -> bool:
-    """Whether numbers are used where they lie, and not converted once for both passes."""
-    return bool(stored == types.float32)
+GROUP = 64  # values: as many as a mask has bits
+LINES_IN_ORDER = 2  # of a group, that the first pass asks for; the second asks for the others
+INDEX = types.int64
 
 
 @intrinsic
-def block_ends(
-    typing_context: Any, values: Any, at: Any, n: Any, x: Any, found: Any, probs: Any
+def values_of(typing_context: Any, array: Any) -> Any:
+    """Return where an array's values are, in C order.
+
+    Functions that take it, and no array, count no references. Measured: functions with a branch
+    that take arrays do, once each time they are called, which takes 40 cycles an array.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
+
+    if not (isinstance(array, types.Array) and array.layout == "C"):
+        raise TypeError(f"rows must follow one another, which {array} does not promise")
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def block_order(
+    typing_context: Any, data: Any, at: Any, count: Any, of_label: Any, label: Any, ahead: Any
 ) -> Any:
-    """Return the largest and, of probabilities (`probs`, a literal), the smallest of n numbers.
+    """Return the two largest values, where to look for the first, and how many are ahead.
 
-    They are WIDTH at least, and begin at values[at]; words are written to x as float32.
+    The second is the largest of all but one in the same lane of one vector of the group that
+    begins at the third, a place. Ahead of the label, which stands at `label`, are
+    values of `of_label` or more in groups that end before it, and values above `of_label` in all
+    others: what ties with the label in its own group is not counted.
     """
-    stored = values.dtype
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes = Lanes(builder, WIDTH)
-        n = args[2]
+        block = Block(builder, signature.args[0], args)
+        lanes, b = block.lanes, builder
+        below = lanes.constant(float("-inf"))
+        first, second = block.vectors(below), block.vectors(below)
+        where, one = block.vectors(lanes.whole(0)), lanes.constant(1.0)
+        better = [block.vectors(lanes.constant(0.0)) for _ in range(4)]
+        # The one that counts is loaded, which keeps choosing it off the ports that vectors need.
+        thresholds = cgutils.alloca_once(b, lanes.real, size=2)
+        for k, x in enumerate((lanes.next_above(args[3]), args[3])):
+            b.store(x, b.gep(thresholds, [INT64(k)]))
 
-        def vector(element: Any) -> Any:
-            place = pointer(context, builder, signature, args, 0, builder.add(args[1], element))
-            v = lanes.numbers(lanes.load(place, 1), stored)
-            if not in_place(stored):
-                lanes.store(v, pointer(context, builder, signature, args, 3, element), 4)
-            return v
+        def visit(xs: list[Any], start: Any) -> None:
+            """Take vectors that begin `start` values into the block."""
+            b = block.builder
+            end = b.add(args[1], b.add(start, INT64(GROUP)))
+            before = b.zext(b.icmp_signed("<=", end, args[4]), INT64)
+            threshold = lanes.spread(b.load(b.gep(thresholds, [before])))
+            for k, x in enumerate(xs):
+                counted = b.fcmp_ordered(">=", x, threshold)
+                n = b.load(better[k % 4])
+                b.store(lanes.masked(counted, b.fadd, n, one), better[k % 4])
+            while len(xs) > 1:
+                xs = [lanes.larger(x, y) for x, y in zip(xs[::2], xs[1::2], strict=True)]
+            m = b.load(first)
+            lesser = b.select(b.fcmp_ordered(">", m, xs[0]), xs[0], m)
+            b.store(lanes.larger(lesser, b.load(second)), second)
+            number = lanes.spread(b.trunc(start, lanes.integer))
+            b.store(b.select(b.fcmp_ordered(">", xs[0], m), number, b.load(where)), where)
+            b.store(lanes.larger(xs[0], m), first)
 
-        maxima = [alloca(builder, lanes.every(-np.inf)) for _ in range(STREAMS)]
-        minima = [alloca(builder, lanes.every(np.inf)) for _ in range(STREAMS)]
+        block.run(visit, below, args[5], range(LINES_IN_ORDER))
+        m, at_lane = b.load(first), b.load(where)
+        highest = lanes.fold(m, lanes.larger)
+        top = b.fcmp_ordered("==", m, lanes.spread(highest))
+        far = lanes.whole(0x7FFFFFFF)
+        group = lanes.fold(b.select(top, at_lane, far), lanes.least)
+        there = b.and_(top, b.icmp_signed("==", at_lane, lanes.spread(group)))
+        rest = lanes.fold(b.select(there, b.load(second), m), lanes.larger)
+        results = (highest, rest, block.place(group), b.fptosi(block.total(better), INT64))
+        return context.make_tuple(builder, signature.return_type, results)
 
-        def take(v: Any, k: int) -> None:
-            builder.store(larger(lanes, v, builder.load(maxima[k])), maxima[k])
-            if probs.literal_value:
-                builder.store(smaller(lanes, v, builder.load(minima[k])), minima[k])
-
-        rounds, rest = spans(builder, n, STREAMS * WIDTH)
-        with cgutils.for_range(builder, rounds, intp=I64) as loop:
-            first = builder.mul(loop.index, i64(STREAMS * WIDTH))
-            for k in range(STREAMS):
-                take(vector(builder.add(first, i64(k * WIDTH))), k)
-        whole, over = spans(builder, rest, WIDTH)
-        begin = builder.sub(n, rest)
-        with cgutils.for_range(builder, whole, intp=I64) as loop:
-            take(vector(builder.add(begin, builder.mul(loop.index, i64(WIDTH)))), 0)
-        with builder.if_then(builder.icmp_unsigned(">", over, i64(0))):
-            take(vector(builder.sub(n, i64(WIDTH))), 0)  # some of them again, which is no harm
-
-        def over_all(places: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
-            a, b, c, d = map(builder.load, places)
-            return reduced(lanes, combine(combine(a, b), combine(c, d)), combine)
-
-        ends = [over_all(maxima, lambda x, y: larger(lanes, x, y))]
-        ends.append(over_all(minima, lambda x, y: smaller(lanes, x, y)))
-        return context.make_tuple(builder, signature.return_type, ends)
-
-    if not isinstance(probs, types.Literal):
-        return None
-    pair = types.UniTuple(types.float32, 2)
-    return pair(values, at, n, x, found, probs), generate
+    result = types.Tuple((of_label, of_label, INDEX, INDEX))
+    return result(data, INDEX, INDEX, of_label, INDEX, INDEX), generate
 
 
 @intrinsic
-def sum_block(
-    typing_context: Any, values: Any, at: Any, n: Any, x: Any, highest: Any, of_label: Any,
-    label: Any, ahead: Any, found: Any, probs: Any,
-) -> Any:  # fmt: skip
-    """Sum over a block what is below the highest: see `Found`.
+def block_exps(typing_context: Any, data: Any, at: Any, count: Any, m: Any, ahead: Any) -> Any:
+    """Sum u = exp(x - m), and u**2, of the values below m; NaN where a value is NaN.
 
-    Writes s, q, total, below, lower and ahead to `found`. `label` counts from the first number,
-    and may be another block's; `ahead` is how many bytes ahead memory is fetched.
+    Where m is -inf nothing but NaN is below or above it, and the sums are 0 or NaN.
+
+    What stands `ahead` bytes after each value is asked for on the way.
     """
-    stored = values.dtype
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, lanes = builder, Lanes(builder, WIDTH)
-        finish = Finish(lanes, PROBS if probs.literal_value else LOGITS, None)
-        zero, one = finish.zero, finish.one
-        n = args[2]
-        m, mine = lanes.spread(args[4]), lanes.spread(args[5])
-        just_below = finish.next_below(mine)
-        start = b.bitcast(
-            pointer(context, b, signature, args, 0, args[1]), ir.IntType(8).as_pointer()
-        )
-        soon = b.gep(start, [args[7]])
-        size = i64(stored.bitwidth // 8)
+        block = Block(builder, signature.args[0], args)
+        lanes, b = block.lanes, builder
+        zero = lanes.constant(0.0)
+        s, q = ([block.vectors(zero) for _ in range(4)] for _ in range(2))
+        masked = b.fcmp_ordered("==", args[3], ir.Constant(lanes.real, float("-inf")))
+        m = lanes.spread(b.select(masked, ir.Constant(lanes.real, 0.0), args[3]))
 
-        def vector(element: Any) -> Any:
-            if in_place(stored):
-                place = pointer(context, b, signature, args, 0, b.add(args[1], element))
-            else:
-                place = pointer(context, b, signature, args, 3, element)
-            return lanes.load(place, 1)
+        def visit(xs: list[Any], start: Any) -> None:
+            for k, x in enumerate(xs):
+                u, kept = lanes.exp_below_zero(block.builder.fsub(x, m))
+                block.add(s[k % 4], q[k % 4], u, kept)
 
-        s, q, total = (alloca(b, zero) for _ in range(3))
-        lower, more = alloca(b, zero), alloca(b, zero)
-        below = alloca(b, finish.none)
+        block.run(visit, lanes.constant(float("-inf")), args[4], range(LINES_IN_ORDER, 64))
+        results = [block.total(parts) for parts in (s, q)]
+        return context.make_tuple(builder, signature.return_type, results)
 
-        def take(v: Any, bar: Any, there: Any = None) -> None:
-            def also(mask: Any) -> Any:
-                return mask if there is None else b.and_(mask, there)
-
-            under = also(b.fcmp_ordered("<", v, m))
-            known = b.load(lower)
-            b.store(b.select(under, b.fadd(known, one), known), lower)
-            known = b.load(below)
-            b.store(b.select(under, larger(lanes, v, known), known), below)
-            known = b.load(more)
-            is_ahead = also(b.fcmp_unordered(">", v, bar))
-            b.store(b.select(is_ahead, b.fadd(known, one), known), more)
-            d = v if probs.literal_value else b.fsub(v, m)
-            u = v if probs.literal_value else finish.exp(d)
-            d = d if there is None else b.select(there, d, zero)
-            b.store(b.fadd(b.load(total), d), total)
-            known = b.load(s)
-            b.store(b.select(under, b.fadd(known, u), known), s)
-            known = b.load(q)
-            b.store(b.select(under, lanes.multiply_add(u, u, known), known), q)
-
-        def fetch(element: Any) -> None:
-            prefetch(b, b.gep(soon, [b.mul(element, size)]))
-
-        whole, over = spans(b, n, WIDTH)
-        # Vectors before that of the label, and after it.
-        inside = b.and_(b.icmp_signed(">=", args[6], i64(0)), b.icmp_signed("<", args[6], n))
-        of = b.udiv(args[6], i64(WIDTH))
-        here = b.and_(inside, b.icmp_unsigned("<", of, whole))
-        is_after = b.icmp_signed(">=", args[6], n)  # the label's class is of a later block
-        middle = b.select(here, of, b.select(b.or_(is_after, inside), whole, i64(0)))
-        ranks = ir.Constant(lanes.ints, list(range(WIDTH)))
-
-        def bar_at(element: Any) -> Any:
-            index = b.add(ranks, lanes.spread(b.trunc(element, I32)))
-            before = b.icmp_signed("<", index, lanes.spread(b.trunc(args[6], I32)))
-            return b.select(before, just_below, mine)
-
-        with cgutils.for_range(b, middle, intp=I64) as loop:
-            element = b.mul(loop.index, i64(WIDTH))
-            fetch(element)
-            take(vector(element), just_below)
-        with b.if_then(here):
-            element = b.mul(middle, i64(WIDTH))
-            take(vector(element), bar_at(element))
-        after = b.select(here, b.add(middle, i64(1)), middle)
-        with cgutils.for_range(b, whole, start=after, intp=I64) as loop:
-            element = b.mul(loop.index, i64(WIDTH))
-            fetch(element)
-            take(vector(element), mine)
-        with b.if_then(b.icmp_unsigned(">", over, i64(0))):
-            element = b.sub(n, i64(WIDTH))
-            repeated = b.trunc(b.sub(i64(WIDTH), over), I32)
-            there = b.icmp_signed(">=", ranks, lanes.spread(repeated))
-            take(vector(element), bar_at(element), there)
-
-        def add(p: Any, r: Any) -> Any:
-            return b.fadd(p, r)
-
-        results = [reduced(lanes, b.load(place), add) for place in (s, q, total)]
-        results.append(reduced(lanes, b.load(below), lambda p, r: larger(lanes, p, r)))
-        results += [reduced(lanes, b.load(place), add) for place in (lower, more)]
-        for k, result in enumerate(results):
-            b.store(result, pointer(context, b, signature, args, 8, k))
-        return context.get_dummy_value()
-
-    if not isinstance(probs, types.Literal):
-        return None
-    arguments = (values, at, n, x, highest, of_label, label, ahead, found, probs)
-    return types.void(*arguments), generate
+    return types.Tuple((m, m))(data, INDEX, INDEX, m, INDEX), generate
 
 
 @intrinsic
-def find_first(typing_context: Any, values: Any, at: Any, n: Any, m: Any) -> Any:
-    """Return which of n numbers from values[at] on is the first that equals m, or n."""
-    stored = values.dtype
+def block_probs(typing_context: Any, data: Any, at: Any, count: Any, m: Any, ahead: Any) -> Any:
+    """Sum x, and x**2, of the values below m, and find the smallest of all; see `block_exps`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, lanes = builder, Lanes(builder, WIDTH)
-        n, m = args[2], lanes.spread(args[3])
-        result = alloca(b, n)
+        block = Block(builder, signature.args[0], args)
+        lanes, b = block.lanes, builder
+        zero = lanes.constant(0.0)
+        s, q = ([block.vectors(zero) for _ in range(4)] for _ in range(2))
+        lowest = block.vectors(lanes.constant(float("inf")))
+        m = lanes.spread(args[3])
 
-        def look(element: Any) -> Any:
-            place = pointer(context, b, signature, args, 0, b.add(args[1], element))
-            v = lanes.numbers(lanes.load(place, 1), stored)
-            bits = b.bitcast(b.fcmp_ordered("==", v, m), ir.IntType(WIDTH))
-            return b.zext(bits, I64)
+        def visit(xs: list[Any], start: Any) -> None:
+            b = block.builder
+            for k, x in enumerate(xs):
+                # `m` itself, as lanes that are left out are, is no less: nothing is added
+                block.add(s[k % 4], q[k % 4], x, b.fcmp_unordered("<", x, m))
+                b.store(lanes.smaller(x, b.load(lowest)), lowest)
 
-        def note(bits: Any, element: Any) -> None:
-            lane = b.cttz(bits, ir.Constant(ir.IntType(1), 1))
-            b.store(b.add(element, lane), result)
+        block.run(visit, m, args[4], range(LINES_IN_ORDER, 64))
+        results = [block.total(parts) for parts in (s, q)]
+        results.append(lanes.fold(b.load(lowest), lanes.smaller))
+        return context.make_tuple(builder, signature.return_type, results)
 
-        whole, over = spans(b, n, WIDTH)
-        with cgutils.for_range(b, whole, intp=I64) as loop:
-            element = b.mul(loop.index, i64(WIDTH))
-            bits = look(element)
-            with b.if_then(b.icmp_unsigned("!=", bits, i64(0)), likely=False):
-                note(bits, element)
-                loop.do_break()
-        missed = b.icmp_unsigned("==", b.load(result), n)
-        left = b.and_(missed, b.icmp_unsigned(">", over, i64(0)))
-        with b.if_then(left):
-            element = b.sub(n, i64(WIDTH))
-            bits = look(element)
-            with b.if_then(b.icmp_unsigned("!=", bits, i64(0))):
-                note(bits, element)
-        return b.load(result)
+    return types.Tuple((m, m, m))(data, INDEX, INDEX, m, INDEX), generate
 
-    return types.int64(values, at, n, m), generate
+
+@intrinsic
+def group_equal(typing_context: Any, data: Any, at: Any, x: Any) -> Any:
+    """Return which of the GROUP values from `at` on equal x, the first in the lowest bit."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes, xs = _group(builder, signature, args)
+        wanted = lanes.spread(args[2])
+        return _mask(builder, [builder.fcmp_ordered("==", x, wanted) for x in xs], lanes.width)
+
+    return types.uint64(data, INDEX, x), generate
+
+
+@intrinsic
+def group_highest_but(typing_context: Any, data: Any, at: Any, but: Any, x: Any) -> Any:
+    """Return the largest of the GROUP values from `at` on, without number `but`, and of x."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes, xs = _group(builder, signature, args)
+        b = builder
+        left_out = b.trunc(args[2], lanes.integer) if lanes.integer != INT64 else args[2]
+        highest = lanes.spread(args[3])
+        for k, x in enumerate(xs):
+            number = b.add(lanes.indices(), lanes.whole(k * lanes.width))
+            keeps = b.icmp_signed("!=", number, lanes.spread(left_out))
+            highest = lanes.larger(b.select(keeps, x, lanes.constant(float("-inf"))), highest)
+        return lanes.fold(highest, lanes.larger)
+
+    return x(data, INDEX, INDEX, x), generate
+
+
+@intrinsic
+def lowest_bit(typing_context: Any, mask: Any) -> Any:
+    """Return the number of the lowest bit of a uint64 that is set; 64 where none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return INDEX(types.uint64), generate
+
+
+@intrinsic
+def bits_set(typing_context: Any, mask: Any) -> Any:
+    """Return how many bits of a uint64 are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return INDEX(types.uint64), generate
+
+
+class Block:
+    """Writes the loops over a block."""
+
+    def __init__(self, builder: Any, data: Any, args: Any) -> None:
+        """Write of the type of a pointer and the arguments (data, at, count, ...)."""
+        self.builder = builder
+        self.lanes = Lanes(builder, data.dtype)
+        self.data = self.lanes.address(args[0], args[1])
+        self.at, self.count = args[1], args[2]
+
+    def vectors(self, start: Any) -> Any:
+        """Return room for a vector that is carried from one turn to the next."""
+        room = cgutils.alloca_once(self.builder, start.type)
+        self.builder.store(start, room)
+        return room
+
+    def add(self, s: Any, q: Any, u: Any, kept: Any) -> None:
+        """Add u and its square to two vectors, in the lanes that are kept."""
+        b, lanes = self.builder, self.lanes
+        b.store(lanes.masked(kept, b.fadd, b.load(s), u), s)
+        b.store(lanes.masked(kept, lambda q, u: lanes.fused(u, u, q), b.load(q), u), q)
+
+    def total(self, parts: list[Any]) -> Any:
+        """Return the sum over all lanes of four vectors."""
+        b = self.builder
+        a, c, d, e = (b.load(part) for part in parts)
+        return self.lanes.fold(b.fadd(b.fadd(a, c), b.fadd(d, e)), b.fadd)
+
+    def long(self, number: Any) -> Any:
+        """Return an integer as one of 64 bits."""
+        return number if number.type == INT64 else self.builder.sext(number, INT64)
+
+    def place(self, number: Any) -> Any:
+        return self.builder.add(self.at, self.long(number))
+
+    def run(
+        self, visit: Callable[[list[Any], Any], None], left_out: Any, ahead: Any, share: range
+    ) -> None:
+        """Visit all values; lanes of the last vector that had their turn are `left_out`.
+
+        Of what stands `ahead` bytes after each group some lines of cache are asked for, its
+        `share`; of what stands after vectors beside the groups, all by the pass whose share is
+        larger.
+        """
+        b, lanes = self.builder, self.lanes
+        width = INT64(lanes.width)
+        lines = range(GROUP * lanes.bytes // LINE)
+        whole = b.and_(self.count, INT64(-GROUP))
+        with self._steps(INT64(0), whole, GROUP) as start:
+            place = lanes.address(self.data, start)
+            for line in lines:
+                if line in share:
+                    lanes.prefetch(place, b.add(ahead, INT64(line * LINE)))
+            visit([lanes.load(place, k) for k in range(GROUP // lanes.width)], start)
+        alone = lines[-1] in share
+        vectors = b.and_(self.count, INT64(-lanes.width))
+        with self._steps(whole, vectors, lanes.width) as start:
+            place = lanes.address(self.data, start)
+            if alone:
+                lanes.prefetch(place, ahead)
+            visit([lanes.load(place)], start)
+        rest = b.sub(self.count, vectors)
+        with b.if_then(b.icmp_signed(">", rest, INT64(0))):
+            start = b.sub(self.count, width)
+            place = lanes.address(self.data, start)
+            if alone:
+                lanes.prefetch(place, ahead)
+            had = b.sub(width, rest)
+            had = had if lanes.integer == INT64 else b.trunc(had, lanes.integer)
+            mine = b.icmp_signed(">=", lanes.indices(), lanes.spread(had))
+            visit([b.select(mine, lanes.load(place), left_out)], start)
+
+    @contextmanager
+    def _steps(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
+        """Write a loop over start, start + step, ..., below stop."""
+        b = self.builder
+        i = cgutils.alloca_once(b, INT64)
+        b.store(start, i)
+        head, body, after = (b.append_basic_block() for _ in range(3))
+        b.branch(head)
+        b.position_at_end(head)
+        b.cbranch(b.icmp_signed("<", b.load(i), stop), body, after)
+        b.position_at_end(body)
+        at = b.load(i)
+        yield at
+        b.store(b.add(at, INT64(step)), i)
+        b.branch(head)
+        b.position_at_end(after)
+
+
+def _group(builder: Any, signature: Any, args: Any) -> tuple[Lanes, list[Any]]:
+    """Load the GROUP values from args[1] on."""
+    lanes = Lanes(builder, signature.args[0].dtype)
+    place = lanes.address(args[0], args[1])
+    return lanes, [lanes.load(place, k) for k in range(GROUP // lanes.width)]
+
+
+def _mask(builder: Any, parts: list[Any], width: int) -> Any:
+    """Make one mask of the comparisons of vectors, the first in the lowest bits."""
+    mask = INT64(0)
+    for k, part in enumerate(parts):
+        bits = builder.zext(builder.bitcast(part, ir.IntType(width)), INT64)
+        mask = builder.or_(mask, builder.shl(bits, INT64(k * width)))
+    return mask

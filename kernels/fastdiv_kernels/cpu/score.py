@@ -16,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 
 from fastdiv_kernels.cpu.score_lanes import MOST_CLASSES, score_lanes
-from fastdiv_kernels.cpu.score_long import score_long
 from fastdiv_kernels.cpu.score_rows import score_rows
 from fastdiv_kernels.cpu.score_tile import score_tile
 
@@ -26,5 +25,5 @@ TILED_UP_TO = 64  # classes; measured: beyond, working along the row is faster
 def kernel_for(classes: int, dtype: np.dtype[np.generic]) -> Callable[..., None]:
     """Return the kernel that scores rows of so many classes, stored in a dtype."""
     if dtype != np.float64:
-        return score_lanes if classes <= MOST_CLASSES else score_long
+        return score_lanes if classes <= MOST_CLASSES else score_rows
     return score_tile if classes <= TILED_UP_TO else score_rows
