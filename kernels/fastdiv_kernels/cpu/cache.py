@@ -33,6 +33,7 @@ from fastdiv_kernels.cpu.notice import compiling, tell
 
 # Windows has none: there, several processes may compile the same at once.
 LOCKS: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+PACKAGE = Path(__file__).parent.parent
 DIGEST = 32  # bytes
 MOST_STAMPS = 16  # directories of older versions and other processors that are kept
 PATIENCE_S = 120.0  # that a process waits for what another compiles
@@ -42,10 +43,9 @@ NOT_OF_CODE = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"}  # settings that code doe
 def stamp() -> str:
     """Return a digest of all that machine code is made from, but for kernel and arguments."""
     made_from = hashlib.blake2b(digest_size=16)
-    package = Path(__file__).parent.parent
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         source = path.read_bytes()
-        made_from.update(f"{path.relative_to(package).as_posix()} {len(source)}\n".encode())
+        made_from.update(f"{path.relative_to(PACKAGE).as_posix()} {len(source)}\n".encode())
         made_from.update(source)
     settings = sorted(
         (name, value)
@@ -125,12 +125,20 @@ class Cache:
         self._told = False
 
     def find_or_make(
-        self, module: str, name: str, form: Form, make: Callable[[], Code]
+        self, function: Callable[..., Any], form: Form, make: Callable[[], Code]
     ) -> Call | None:
         """Return what calls a kernel; None where only Numba can."""
-        text = f"{module}.{name}{text_of(form)}"
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        file = f"{self.stamp}/{name}-{digest}"
+        name = function.__name__
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{function.__module__}.{function.__qualname__}{text_of(form)}".encode())
+        source = Path(function.__code__.co_filename)
+        if not source.is_relative_to(PACKAGE):  # all else is in the stamp
+            try:
+                digest.update(source.read_bytes())
+            except OSError:  # nobody could tell whether it was changed
+                with compiling(name):
+                    return make().load(form)
+        file = f"{self.stamp}/{name}-{digest.hexdigest()}"
         code = self._read(file)
         if code is None:
             with compiling(name), self._alone(file):
@@ -214,14 +222,14 @@ def _prepare(directory: Path) -> None:
 def _put(path: Path, content: bytes) -> None:
     """Write a file beside and put it in place; leave nothing where that fails."""
     path.parent.mkdir(exist_ok=True)
-    number, beside = tempfile.mkstemp(dir=path.parent, prefix=".")
+    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
-        with open(number, "wb") as file:
+        with beside.open("xb") as file:
             file.write(content)
         os.replace(beside, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(beside)
+            beside.unlink()
         raise
 
 

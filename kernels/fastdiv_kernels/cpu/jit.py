@@ -116,9 +116,8 @@ class Kernel:
                 code = None
                 if form is not None and supported():
                     code = the_cache().find_or_make(
-                        self.__module__, self.__name__, form,
-                        lambda: compile_for(self.made(), arguments),
-                    )  # fmt: skip
+                        self._function, form, lambda: compile_for(self.made(), arguments)
+                    )
                 self._calls[form] = self._in_numba() if code is None else code
             return self._calls[form]
 
