@@ -233,6 +233,7 @@ class Block:
         return number if number.type == INT64 else self.builder.sext(number, INT64)
 
     def place(self, number: Any) -> Any:
+        """Return where a number of the block lies."""
         return self.builder.add(self.at, self.long(number))
 
     def run(
