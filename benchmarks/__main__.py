@@ -14,8 +14,8 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from benchmarks import data, record, report
-from benchmarks.cases import CASES, QUICK_ROWS, ROWS, workloads
+from benchmarks import data, goals, record, report
+from benchmarks.cases import CASES, workloads
 from benchmarks.machine import this_machine, usable_cores
 from benchmarks.measure import (
     ROOT,
@@ -25,8 +25,8 @@ from benchmarks.measure import (
     disagreements,
     measure,
 )
+from benchmarks.workload import QUICK_ROWS, REPEATS, ROWS
 
-REPEATS = 5
 BUSY = 0.5  # load average, by which times are no longer ours alone
 
 
@@ -39,12 +39,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="tiny sizes, one repeat: does everything still run?")
-    add("--rows", type=int, metavar="N", help=f"samples of the dump ({ROWS:,}); others in step")
+    add("--rows", type=int, metavar="N", help=f"of ten classes ({ROWS:,}); others in step")
     add("--only", action="append", metavar="PATTERN", help="measure these; may be repeated")
     add("--skip", action="append", metavar="PATTERN", default=[], help="leave these out")
-    add("--repeats", type=int, metavar="K", help=f"timed runs of each competitor ({REPEATS})")
+    add("--repeats", type=int, metavar="K", help=f"timed runs of each competitor (most have {REPEATS})")
     add("--threads", type=int, metavar="N", default=usable_cores(), help="default: all usable")
     add("--cache", type=Path, metavar="DIR", default=data.cache_directory(), help="for dumps")
+    add("--goals", action="store_true", help="measure nothing: goals beside the latest results")
     add("-o", "--output", type=Path, metavar="FILE", help="where to write the JSON")
     add(
         "--update-readme",
@@ -62,6 +63,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, write; return 1 where competitors disagree, 2 where one fails."""
     asked = arguments(argv)
+    results = ROOT / "benchmarks" / "results"
+    if asked.goals:
+        latest = record.latest(results)
+        if latest is None:
+            _say(f"There are no results in {results}: run `make bench`.")
+            return 2
+        print(goals.table(latest), end="")
+        return 0
     partial = bool(
         asked.quick or asked.rows or asked.only or asked.skip or asked.threads != usable_cores()
     )
@@ -82,13 +91,16 @@ def main(argv: list[str] | None = None) -> int:
         _say("No competitor matches.")
         return 2
 
+    content = record.as_json(measurements, machine, now)
     tables = report.markdown(measurements, machine, agreed=not differences)
+    if not partial:
+        with_growth = {**content, "growth": record.latest_growth(results)}
+        tables = f"{report.GOALS_TITLE}\n\n{goals.table(with_growth)}\n{tables}"
     print(tables, end="")
-    results = ROOT / "benchmarks" / "results"
     path = asked.output or (results / "local" if partial else results) / record.file_name(
         machine, now
     )
-    record.write_json(path, record.as_json(measurements, machine, now))
+    record.write_json(path, content)
     _say(f"Written to {path}")
     if differences:
         return 1
@@ -103,13 +115,13 @@ def main(argv: list[str] | None = None) -> int:
 def _measure_all(asked: argparse.Namespace) -> tuple[list[Measurement], list[str]]:
     """Measure what was asked for, one case and number of classes after the other."""
     rows = asked.rows or (QUICK_ROWS if asked.quick else ROWS)
-    repeats = asked.repeats or (1 if asked.quick else REPEATS)
+    repeats = asked.repeats or (1 if asked.quick else None)
     measurements, differences = [], []
     groups = [(case, classes) for case in CASES.values() for classes in case.classes]
     with FloorMeter(asked.threads, asked.quick) as meter:
         for case, classes in groups:
             entries = workloads(case, classes, rows, asked.threads, asked.cache, _wanted(asked))
-            found = measure(entries, repeats, meter, _say)
+            found = measure(entries, repeats or case.repeats, meter, _say)
             for text in disagreements(found):
                 _say(f"DISAGREEMENT: {text}")
                 differences.append(text)

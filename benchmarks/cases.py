@@ -6,124 +6,124 @@ import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from benchmarks import data
-from fastdiv_kernels.contract import profile_width
+from benchmarks.workload import TEMPERED_TOLERANCE, Case, Competitor
 
-ROWS = 4_000_000
-QUICK_ROWS = 2_000
-EPOCHS = 2
-VALUES_PER_ROW = 10  # of c classes there are rows * 10 / c rows: as many logits whatever c is
-READ_BYTES = 512 << 20  # in a call that measures the floor: many times what caches hold
+READ_BYTES = 1 << 30  # in a call that measures the floor: many times what caches hold
 EXPONENTIALS = 1 << 27  # ... of a thread
 QUICK_SHARE = 512  # ... of which a quick run takes one in so many
-LOSS_TOLERANCE = 1e-5  # relative; peers average float32
-TEMPERED_TOLERANCE = 3e-4  # of what is kept in 16 bits: half a unit in the last place is 2.4e-4
-
-Inputs = Literal["dump", "logits", "scores", "run", "nothing"]
-
-
-@dataclass(frozen=True)
-class Competitor:
-    """One way to do the work."""
-
-    name: str
-    packages: tuple[str, ...]  # whose versions count
-    function: str  # what prepares the call that is timed, and the module here that has it
-    moves_bytes: int  # a row moves beside its logits and profile: labels and the like, and outputs
-    computes: str
-    keeps_profile: bool = False  # it writes what losses at other temperatures are made from
-    logits_from: int = 2  # classes; of fewer it reads no logits: their scores say all
-
-    def row_bytes(self, classes: int) -> int:
-        """Return what a row has to move beside its logits."""
-        kept = 2 * profile_width(classes) if self.keeps_profile else 0
-        return self.moves_bytes + kept
-
-
-@dataclass(frozen=True)
-class Case:
-    """Work that several can do; the first competitor is the one the others are compared with."""
-
-    name: str
-    title: str
-    classes: tuple[int, ...]
-    reads_bytes: int  # that a row cannot do without, beside its logits
-    competitors: tuple[Competitor, ...]
-    inputs: Inputs = "logits"  # what competitors are given; "run": logits to make one from
-    finds: tuple[str, str] = ("loss", "accuracy")  # what competitors must agree on ...
-    tolerances: tuple[float, float] = (LOSS_TOLERANCE, 0.0)  # ... to this, relative
-    epochs: int = 1  # whose rows are counted
-    one_in: int = 1  # takes one sample in so many of those that other cases do
-
-    @property
-    def takes_logits(self) -> bool:
-        """Whether a row costs 4 bytes and an exponential a class."""
-        return self.inputs in ("dump", "logits")
-
-    def logit_bytes(self, classes: int) -> int:
-        """Return the bytes of the logits that a row cannot do without."""
-        without = any(classes < competitor.logits_from for competitor in self.competitors)
-        return 4 * classes if self.takes_logits and not without else 0
-
-    def exponentials(self, classes: int) -> int:
-        """Return how many exponentials a row cannot do without: of a margin, it is one."""
-        return classes if self.logit_bytes(classes) else int(self.takes_logits)
-
-    def rows(self, asked: int, classes: int) -> int:
-        """Return the rows of all its epochs, where so many samples were asked for."""
-        return self.epochs * max(2, asked * VALUES_PER_ROW // (classes * self.one_in))
-
-    def floor_rows_per_s(
-        self, classes: int, read_bytes_per_s: float, exps_per_s: float
-    ) -> tuple[float, str]:
-        """Return the most rows a second that the machine allows, and what limits them."""
-        by_memory = read_bytes_per_s / (self.logit_bytes(classes) + self.reads_bytes)
-        exponentials = self.exponentials(classes)
-        by_exp = exps_per_s / exponentials if exponentials else float("inf")
-        return (by_memory, "memory") if by_memory <= by_exp else (by_exp, "exp")
-
 
 TWO = "loss, correct"
 FULL = "loss, correct, confidence, margin, Brier"
 ALL = f"{FULL}, rank, predicted"
 EPOCH_TWO = "loss and accuracy of each epoch"
+DECODES = "nothing: decodes"
+FASTDIV = ("fastdiv",)
 
-# reads_bytes: epoch 4 and label 4; of the ids, which only fastdiv reads, the floor knows nothing.
-# moves_bytes: the same, and for fastdiv id 8; fastdiv stores 21 bytes a row, and unless slim the
-# profile, 20 bytes of 10 classes.
-DUMP = Case(
-    name="dump",
-    title="From a Parquet dump (`list<float>`, Snappy) to results",
+# Of a dump. reads_bytes: label 4; of ids, which only fastdiv reads, the floor knows nothing.
+# moves_bytes: label 4, and for fastdiv id 8 and 21 bytes a row that are kept, and the profile.
+STORED = 4 + 8 + 21
+ROLLING = Competitor(
+    "fastdiv", FASTDIV, "dump_peers.fastdiv_rolling", STORED,
+    "all tables, scores of two epochs kept", keeps_profile=True,
+)  # fmt: skip
+KEPT = Competitor(
+    "fastdiv, all", FASTDIV, "dump_peers.fastdiv_all", STORED, "all tables, all scores kept",
+    keeps_profile=True,
+)  # fmt: skip
+PYARROW = Competitor("pyarrow", ("pyarrow",), "dump_peers.pyarrow_decode", 4, DECODES)
+
+SNAPPY = Case(
+    name="snappy",
+    title="Parquet as pyarrow writes it (`list<float>`, Snappy, dictionaries), a file an epoch",
     classes=(10,),
-    reads_bytes=8,
+    reads_bytes=4,
     competitors=(
+        ROLLING,
+        KEPT,
         Competitor(
-            "fastdiv", ("fastdiv",), "dump_peers.fastdiv_all", 16 + 21,
-            "all tables, all scores kept", keeps_profile=True,
-        ),
-        Competitor(
-            "fastdiv, slim", ("fastdiv",), "dump_peers.fastdiv_slim", 16 + 21,
+            "fastdiv, slim", FASTDIV, "dump_peers.fastdiv_slim", STORED,
             "all tables but temperatures, scores alone kept",
         ),
+        Competitor("DuckDB", ("duckdb",), "dump_peers.duckdb", 4, EPOCH_TWO),
+        Competitor("polars", ("polars",), "dump_peers.polars", 4, EPOCH_TWO),
         Competitor(
-            "fastdiv, rolling", ("fastdiv",), "dump_peers.fastdiv_rolling", 16 + 21,
-            "all tables, scores of two epochs kept", keeps_profile=True,
-        ),
-        Competitor("DuckDB", ("duckdb",), "dump_peers.duckdb", 8, EPOCH_TWO),
-        Competitor("polars", ("polars",), "dump_peers.polars", 8, EPOCH_TWO),
-        Competitor(
-            "pyarrow + torch", ("pyarrow", "torch"), "dump_peers.pyarrow_torch", 8, EPOCH_TWO
+            "pyarrow + torch", ("pyarrow", "torch"), "dump_peers.pyarrow_torch", 4, EPOCH_TWO
         ),
         Competitor(
-            "pyarrow + scikit-learn", ("pyarrow", "scikit-learn"), "dump_peers.pyarrow_sklearn", 8,
+            "pyarrow + torchmetrics", ("pyarrow", "torchmetrics"),
+            "dump_peers.pyarrow_torchmetrics", 4, EPOCH_TWO,
+        ),
+        Competitor(
+            "pyarrow + scikit-learn", ("pyarrow", "scikit-learn"), "dump_peers.pyarrow_sklearn", 4,
             EPOCH_TWO,
         ),
-        Competitor("pyarrow", ("pyarrow",), "dump_peers.pyarrow_decode", 8, "nothing: decodes"),
+        PYARROW,
     ),
     inputs="dump",
-    epochs=EPOCHS,
+    epochs=2,
+    layout="snappy",
+)  # fmt: skip
+PLAIN = Case(
+    name="plain",
+    title="Parquet, `list<float>`, uncompressed and PLAIN, a file an epoch",
+    classes=(10, 1000),
+    reads_bytes=4,
+    competitors=(ROLLING, KEPT, PYARROW),
+    inputs="dump",
+    epochs=2,
+    layout="plain",
+)
+BINARY = Case(
+    name="binary",
+    title="Parquet, fixed-size binary, uncompressed and PLAIN, a file an epoch",
+    classes=(10, 1000),
+    reads_bytes=4,
+    competitors=(
+        ROLLING,
+        KEPT,
+        Competitor("kernel", FASTDIV, "dump_peers.kernel_alone", 4 + 26, f"`score` alone: {ALL}"),
+        PYARROW,
+    ),
+    inputs="dump",
+    epochs=2,
+    layout="binary",
+)
+ZSTD = Case(
+    name="zstd",
+    title="Parquet, `list<float>`, zstd and PLAIN, a file an epoch",
+    classes=(10,),
+    reads_bytes=4,
+    competitors=(
+        ROLLING,
+        Competitor(
+            "decompression", ("pyarrow",), "dump_peers.decompress", 4 + 8,
+            "nothing: decompresses the same pages",
+        ),
+        PYARROW,
+    ),
+    inputs="dump",
+    epochs=2,
+    layout="zstd",
+)  # fmt: skip
+EPOCHS = Case(
+    name="epochs",
+    title="Twenty epochs of uncompressed Parquet, a file each, beside one of them alone",
+    classes=(10,),
+    reads_bytes=4,
+    competitors=(
+        ROLLING,
+        Competitor(
+            "fastdiv, one file", FASTDIV, "dump_peers.fastdiv_one", STORED, "the same, of one file",
+            keeps_profile=True, epochs=1,
+        ),
+    ),
+    inputs="dump",
+    epochs=20,
+    samples=1_000_000,
+    layout="plain",
 )  # fmt: skip
 
 # reads_bytes: label 4. moves_bytes: label 4 (int64: 8); loss 4, correct 1, confidence 4, margin 4,
@@ -131,14 +131,15 @@ DUMP = Case(
 ARRAYS = Case(
     name="arrays",
     title="From float32 logits in memory to scores of each row",
-    classes=(2, 10, 100, 1000),
+    classes=(2, 10, 100, 1000, 32_000),
     reads_bytes=4,
     competitors=(
-        Competitor("fastdiv", ("fastdiv",), "array_peers.fastdiv_score", 4 + 26, ALL),
+        Competitor("fastdiv", FASTDIV, "array_peers.fastdiv_score", 4 + 26, ALL),
         Competitor("torch.compile", ("torch",), "torch_peers.compile_full", 8 + 17, FULL),
         Competitor("torch.compile, two", ("torch",), "torch_peers.compile_two", 8 + 5, TWO),
         Competitor("torch", ("torch",), "torch_peers.eager_full", 8 + 17, FULL),
         Competitor("torch, two", ("torch",), "torch_peers.eager_two", 8 + 5, TWO),
+        Competitor("JAX", ("jax",), "jax_peers.full", 4 + 17, FULL),
         Competitor("scipy + numpy", ("scipy", "numpy"), "array_peers.scipy_numpy", 4 + 5, TWO),
         Competitor(
             "scikit-learn", ("scikit-learn",), "array_peers.sklearn", 4, "mean loss, accuracy"
@@ -147,15 +148,30 @@ ARRAYS = Case(
 )
 
 # The functions of the contract, alone; the bytes of `score` are those of the arrays.
+SCORES = Competitor("fastdiv", FASTDIV, "kernel_peers.fastdiv_score", 4 + 26, ALL)
 SCORE = Case(
     name="score",
     title="float32 logits to scores of each row",
-    classes=ARRAYS.classes,
+    classes=(2, 3, 5, 10, 16, 32, 64, 100, 256, 1000, 4096, 32_000, 200_000),
     reads_bytes=4,
     competitors=(
-        Competitor("fastdiv", ("fastdiv",), "kernel_peers.fastdiv_score", 4 + 26, ALL),
-        Competitor("torch.compile", ("torch",), "torch_peers.compile_full_batches", 8 + 17, FULL),
+        SCORES,
+        Competitor(
+            "torch.compile", ("torch",), "torch_peers.compile_full_batches", 8 + 17, FULL,
+            only=(2, 10, 100, 1000, 32_000),
+        ),
     ),
+)  # fmt: skip
+SCORE_FLOAT16, SCORE_BFLOAT16 = (
+    Case(
+        name=f"score-{dtype}",
+        title=f"{dtype} logits to scores of each row",
+        classes=(1000,),
+        reads_bytes=4,
+        competitors=(SCORES,),
+        dtype=dtype,
+    )
+    for dtype in ("float16", "bfloat16")
 )
 
 # Bytes: of an epoch loss 4, confidence 4, margin 4, Brier 4, flags 1; of each of two epochs
@@ -167,12 +183,11 @@ TALLY = Case(
     reads_bytes=17,
     competitors=(
         Competitor(
-            "fastdiv", ("fastdiv",), "stored_peers.fastdiv_tally", 17,
-            "counts, sums, calibration bins",
+            "fastdiv", FASTDIV, "stored_peers.fastdiv_tally", 17, "counts, sums, calibration bins"
         ),
     ),
     inputs="scores",
-)  # fmt: skip
+)
 CELLS = "samples and change in loss of each cell"
 TRANSITIONS = Case(
     name="transitions",
@@ -180,7 +195,7 @@ TRANSITIONS = Case(
     classes=(10,),
     reads_bytes=26,
     competitors=(
-        Competitor("fastdiv", ("fastdiv",), "stored_peers.fastdiv_transitions", 26, CELLS),
+        Competitor("fastdiv", FASTDIV, "stored_peers.fastdiv_transitions", 26, CELLS),
         Competitor("polars", ("polars",), "stored_peers.polars_transitions", 26, CELLS),
     ),
     inputs="scores",
@@ -192,11 +207,11 @@ TRANSITIONS = Case(
 TEMPERATURES = Case(
     name="temperatures",
     title="float32 logits and their scores to the mean loss at eleven temperatures",
-    classes=ARRAYS.classes,
+    classes=(2, 10, 100, 1000),
     reads_bytes=4,
     competitors=(
         Competitor(
-            "fastdiv", ("fastdiv",), "kernel_peers.fastdiv_temperatures", 9,
+            "fastdiv", FASTDIV, "kernel_peers.fastdiv_temperatures", 9,
             "mean loss and its slope at eleven temperatures; what all others are made from, kept",
             keeps_profile=True, logits_from=3,
         ),
@@ -207,6 +222,36 @@ TEMPERATURES = Case(
     ),
     finds=("loss_at_half", "loss_at_double"),  # the inverse temperature
     tolerances=(TEMPERED_TOLERANCE, TEMPERED_TOLERANCE),
+    one_in=4,
+)  # fmt: skip
+
+# Bytes: the id that comes and the one that is known, 8 each; of another order also the slot, 8.
+IDS = Case(
+    name="ids",
+    title="Ten million int64 ids to the slots of their samples, in the same order as before",
+    classes=(1,),
+    reads_bytes=16,
+    competitors=(Competitor("fastdiv", FASTDIV, "id_peers.same_order", 16, "slots"),),
+    inputs="ids",
+    finds=("slots_sum", "n"),
+    samples=10_000_000,
+)
+SHUFFLED_IDS = Case(
+    name="shuffled-ids",
+    title="Ten million int64 ids to the slots of their samples, in another order",
+    classes=(1,),
+    reads_bytes=16,
+    competitors=(
+        Competitor("fastdiv", FASTDIV, "id_peers.shuffled", 24, "slots, from a table that is kept"),
+        Competitor(
+            "fastdiv, new", FASTDIV, "id_peers.shuffled_anew", 24,
+            "slots, from a ledger and a table made anew",
+        ),
+        Competitor("polars", ("polars",), "id_peers.polars_join", 24, "slots, by a left join"),
+    ),
+    inputs="ids",
+    finds=("slots_sum", "n"),
+    samples=10_000_000,
 )  # fmt: skip
 
 # What keeping profiles costs a whole scan. reads_bytes: label 4; moves_bytes: the same, and 21
@@ -218,41 +263,63 @@ SCAN = Case(
     reads_bytes=4,
     competitors=(
         Competitor(
-            "fastdiv", ("fastdiv",), "scan.fastdiv_all", 4 + 21, "all tables, all scores kept",
+            "fastdiv", FASTDIV, "scan.fastdiv_all", 4 + 21, "all tables, all scores kept",
             keeps_profile=True,
         ),
         Competitor(
-            "fastdiv, slim", ("fastdiv",), "scan.fastdiv_slim", 4 + 21,
+            "fastdiv, slim", FASTDIV, "scan.fastdiv_slim", 4 + 21,
             "all tables but temperatures, scores alone kept",
         ),
     ),
-    epochs=EPOCHS,
+    epochs=2,
 )  # fmt: skip
 
 # Bytes: label 4; of each of two epochs loss 4, predicted 4, margin 4, flags 1, profile 20. Of a
-# saved run there are confidence 4, Brier 4 and an id 8 besides.
+# saved run there are confidence 4, Brier 4 and an id 8 besides. It is no scan: there is no floor.
 EXPLAIN = Case(
     name="explain",
     title="Why loss and accuracy moved between two epochs",
     classes=(10,),
-    reads_bytes=4 + 2 * 33,
+    reads_bytes=0,
     competitors=(
         Competitor(
-            "explain_pair", ("fastdiv",), "explain.explain_pair", 4 + 2 * 33,
+            "explain_pair", FASTDIV, "explain.explain_pair", 4 + 2 * 33,
             "`explain_pair`: the verdict, from scores in memory",
         ),
         Competitor(
-            "SplitView.explain", ("fastdiv",), "explain.split_view", 12 + 2 * 41,
+            "SplitView.explain", FASTDIV, "explain.split_view", 12 + 2 * 41,
             "`SplitView.explain`: the verdict and findings beside it, from a saved run",
         ),
     ),
     inputs="run",
     finds=("delta_loss", "delta_accuracy"),
-    one_in=4,
+    samples=1_000_000,
 )  # fmt: skip
 
-KERNELS = (SCORE, TEMPERATURES, TALLY, TRANSITIONS)
-CASES = {case.name: case for case in (DUMP, SCAN, *KERNELS, ARRAYS, EXPLAIN)}
+# A process each time, so that what is timed is a whole call of the interpreter.
+START_UP = Case(
+    name="start-up",
+    title="Start-up: a new process to its first result, kernels compiled before",
+    classes=(10,),
+    reads_bytes=0,
+    competitors=(
+        Competitor("analyze", FASTDIV, "start_up.analyze", 0, "`fastdiv.analyze` of 10,000 rows"),
+        Competitor("command", FASTDIV, "start_up.command", 0, "`fastdiv analyze` of 10,000 rows"),
+        Competitor("score", FASTDIV, "start_up.score", 0, "`fastdiv.score` of 100 rows"),
+        Competitor("import", FASTDIV, "start_up.import_fastdiv", 0, "`import fastdiv`"),
+        Competitor("DuckDB", ("duckdb",), "start_up.duckdb", 0, "its query of the same 10,000"),
+        Competitor("pyarrow", ("pyarrow",), "start_up.import_pyarrow", 0, "`import pyarrow`"),
+    ),
+    inputs="dump",
+    samples=10_000,
+    layout="snappy",
+    repeats=15,
+)
+
+DUMPS = (SNAPPY, PLAIN, BINARY, ZSTD, EPOCHS)
+KERNELS = (SCORE, SCORE_FLOAT16, SCORE_BFLOAT16, TEMPERATURES, TALLY, TRANSITIONS)
+OTHERS = (IDS, SHUFFLED_IDS, SCAN, EXPLAIN, START_UP)
+CASES = {case.name: case for case in (*DUMPS, *KERNELS, ARRAYS, *OTHERS)}
 
 # What the machine can do at best, in rows that are a byte read and an exponential taken.
 FLOOR = Case(
@@ -275,9 +342,9 @@ class Workload:
     case: str
     competitor: str
     classes: int
-    rows: int  # in all epochs
+    rows: int  # in all epochs that it works on
     threads: int
-    dump: str | None = None  # path, where the case reads one
+    dump: str | None = None  # directory, where the case reads one
 
     @property
     def of_case(self) -> Case:
@@ -290,9 +357,9 @@ class Workload:
 
     def row_bytes(self) -> int:
         """Return the bytes that a row has to move once."""
-        entry = self.entry()
-        reads_logits = self.of_case.takes_logits and self.classes >= entry.logits_from
-        return 4 * self.classes * reads_logits + entry.row_bytes(self.classes)
+        case, entry = self.of_case, self.entry()
+        reads_logits = case.takes_logits and self.classes >= entry.logits_from
+        return case.itemsize * self.classes * reads_logits + entry.row_bytes(self.classes)
 
     def label(self) -> str:
         """Name it, as `--only` and `--skip` match it."""
@@ -315,9 +382,12 @@ class Workload:
         case = self.of_case
         if case.inputs == "nothing":
             return self
+        if case.inputs == "ids":
+            return data.ids(self.rows)
         labels = data.labels(self.rows // case.epochs, self.classes)
         if case.inputs != "scores":
-            return data.Arrays(data.logits(labels, self.classes), labels, self.threads)
+            logits = data.logits(labels, self.classes, dtype=case.dtype)
+            return data.Arrays(logits, labels, self.threads)
         first = data.stored(labels, self.classes, seed=1)
         second = data.stored(labels, self.classes, seed=2, before=first)
         return data.StoredPair(first, second, labels, self.threads)
@@ -327,14 +397,15 @@ def workloads(
     case: Case, classes: int, rows: int, threads: int, cache: Path, wanted: Callable[[str], bool]
 ) -> list[Workload]:
     """Return what is to be measured of a case with so many classes, and write the dump it needs."""
-    total = case.rows(rows, classes)
+    n = case.rows_of_epoch(rows, classes)
     entries = [
-        Workload(case.name, competitor.name, classes, total, threads)
-        for competitor in case.competitors
+        Workload(case.name, entry.name, classes, (entry.epochs or case.epochs) * n, threads)
+        for entry in case.competitors
+        if not entry.only or classes in entry.only
     ]
     entries = [entry for entry in entries if wanted(entry.label())]
     if case.inputs == "dump" and entries:
-        path = str(data.dump(total // case.epochs, classes, case.epochs, cache))
+        path = str(data.dump(n, classes, case.epochs, case.layout, cache))
         entries = [replace(entry, dump=path) for entry in entries]
     return entries
 

@@ -2,7 +2,8 @@
 
 Nothing that has to read a row's logits and take an exponential of each can do more rows a second
 than the lesser of the two allows. Both take turns with the competitors of every case, on as many
-threads, so that what else the machine does hits them alike.
+threads, so that what else the machine does hits them alike. Both use vectors of sixteen float32,
+see `benchmarks.vectors`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
-from fastdiv_kernels.cpu.arithmetic import exp
-from fastdiv_kernels.cpu.jit import inner
+from benchmarks.vectors import STEP, total, total_exp
 
 if TYPE_CHECKING:
     from benchmarks.cases import Workload
@@ -29,40 +29,22 @@ Run = Callable[[], None]
 compiled: Callable[[Any], Any] = numba.njit(nogil=True, error_model="numpy")
 
 
-@inner("reassoc", "nnan", "nsz")
-def total(values: Any, start: Any, stop: Any) -> Any:
-    """Sum values (n,) from start to stop."""
-    s = values[0] - values[0]
-    for i in range(np.uint64(start), np.uint64(stop)):
-        s += values[i]
-    return s
-
-
-@inner("reassoc", "nnan", "nsz", "contract")
-def total_exp(values: Any) -> Any:
-    """Sum e**x of values (n,)."""
-    s = values[0] - values[0]
-    for i in range(np.uint64(len(values))):
-        s += exp(values[i])
-    return s
-
-
 @compiled
 def read(values: Any, start: Any, stop: Any) -> Any:
-    """Read values (n,) from start to stop."""
-    return total(values, start, stop)
+    """Read values (n,) from start to stop, a multiple of STEP apart, and return their sum."""
+    return total(values, np.int64(start), np.int64(stop - start))
 
 
 @compiled
 def exponentials(values: Any, times: Any) -> None:
     """Take e**x of values (n,) several times; each writes one, so that none can be left out."""
     for i in range(times):
-        values[i % len(values)] = total_exp(values) * np.float32(1e-30)
+        values[i % len(values)] = total_exp(values, 0, len(values)) * np.float32(1e-30)
 
 
 def read_memory(workload: Workload) -> Run:
     """Read an array larger than all caches, in pieces."""
-    values = np.ones(workload.rows // 4, np.float32)
+    values = np.ones(workload.rows // (4 * STEP) * STEP, np.float32)
     starts = range(0, len(values), PIECE)
     pool = ThreadPoolExecutor(workload.threads)
 

@@ -101,7 +101,7 @@ def _step(arrays: Arrays) -> int:
     """Return how many rows the engine takes at once."""
     from fastdiv.sources import layout
 
-    row_bytes: int = 4 * arrays.logits.shape[1]
+    row_bytes: int = arrays.logits.itemsize * arrays.logits.shape[1]
     return max(1, min(layout.BATCH_ROWS, layout.BATCH_BYTES // row_bytes))
 
 

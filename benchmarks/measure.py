@@ -21,11 +21,14 @@ from benchmarks.cases import Workload, floor_workloads
 ROOT = Path(__file__).resolve().parents[1]
 STARTED_AT_ONCE = 2
 ENDS_WITHIN_S = 10.0  # a process that has been told to
+ENOUGH_S = 5.0  # a competitor that has been timed for so long, three times at least, is done
+LEAST_RUNS = 3
 THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "POLARS_MAX_THREADS",
+    "NPROC",  # XLA's, which JAX runs on
 )
 
 
@@ -71,7 +74,8 @@ class Measurement:
     @property
     def floor_rows_per_s(self) -> float | None:
         """Rows a second that the machine would have allowed, by the median."""
-        return self.floor.rows_per_s(self.workload)[0] if self.floor else None
+        allowed = self.floor and self.floor.rows_per_s(self.workload)
+        return allowed[0] if allowed else None
 
     @property
     def share_of_floor(self) -> float | None:
@@ -99,8 +103,8 @@ class Floor:
         """Exponentials taken of what is in cache in a second, by the median."""
         return self.exponentials / statistics.median(self.exp_s)
 
-    def rows_per_s(self, workload: Workload) -> tuple[float, str]:
-        """Return the most rows a second of a workload, and what limits them."""
+    def rows_per_s(self, workload: Workload) -> tuple[float, str] | None:
+        """Return the most rows a second of a workload and what limits them, where there is one."""
         return workload.of_case.floor_rows_per_s(
             workload.classes, self.read_bytes_per_s, self.exps_per_s
         )
@@ -133,6 +137,12 @@ class Worker:
         answer = self._ask(json.dumps(self.measurement.workload.as_json()))
         self.measurement.skipped = answer.get("skip")
         self.measurement.first_peak_bytes = answer.get("first_peak_bytes", 0)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether it has been timed for long: the others need not wait for it again."""
+        wall_s = self.measurement.wall_s
+        return len(wall_s) >= LEAST_RUNS and sum(wall_s) >= ENOUGH_S
 
     def run(self) -> None:
         """Time one more run."""
@@ -221,7 +231,8 @@ def measure(
         for _ in range(repeats if running else 0):
             meter.run()
             for worker in running:
-                worker.run()
+                if not worker.has_enough:
+                    worker.run()
         for worker in running:
             worker.end()
     finally:

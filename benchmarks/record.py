@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.machine import Machine
 from benchmarks.measure import Measurement
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PACKAGES = ("fastdiv", "numba", "numpy", "pyarrow")  # what fastdiv stands on
 
 
@@ -45,7 +45,8 @@ def _floors(measurements: list[Measurement]) -> list[dict[str, Any]]:
 def _floor(m: Measurement) -> dict[str, Any]:
     w, floor = m.workload, m.floor
     assert floor is not None
-    rows_per_s, limit = floor.rows_per_s(w)
+    allowed = floor.rows_per_s(w)
+    rows_per_s, limit = allowed or (None, None)
     return {
         "case": w.case,
         "classes": w.classes,
@@ -54,7 +55,7 @@ def _floor(m: Measurement) -> dict[str, Any]:
         "exps_per_s": round(floor.exps_per_s),
         "read_bytes_per_row": w.of_case.logit_bytes(w.classes) + w.of_case.reads_bytes,
         "exps_per_row": w.of_case.exponentials(w.classes),
-        "rows_per_s": round(rows_per_s, 1),
+        "rows_per_s": rows_per_s and round(rows_per_s, 1),
         "limit": limit,
         "read_bytes": floor.read_bytes,
         "read_s": [round(s, 6) for s in floor.read_s],
@@ -98,6 +99,20 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a result file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def latest(results: Path) -> dict[str, Any] | None:
+    """Return the newest result file of a whole run, and with it what growth came to."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob("[0-9]*.json")]
+    if not found:
+        return None
+    return {**max(found, key=lambda content: content["utc"]), "growth": latest_growth(results)}
+
+
+def latest_growth(results: Path) -> dict[str, Any]:
+    """Return the newest result of `benchmarks.growth`, empty where there is none."""
+    files = (path.read_text(encoding="utf-8") for path in results.glob("growth-*.json"))
+    return max(map(json.loads, files), key=lambda content: str(content["utc"]), default={})
 
 
 def file_name(machine: Machine, now: datetime) -> str:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from benchmarks.cases import (
-    ARRAYS,
-    DUMP,
-    EXPLAIN,
-    KERNELS,
-    LOSS_TOLERANCE,
-    SCAN,
-    TEMPERED_TOLERANCE,
-    Case,
-)
+from benchmarks.cases import ARRAYS, DUMPS, KERNELS, OTHERS
 from benchmarks.machine import Machine
 from benchmarks.measure import Measurement
 from benchmarks.record import versions
+from benchmarks.workload import LOSS_TOLERANCE, TEMPERED_TOLERANCE, Case
 
+GOALS_TITLE = "**What is aimed at, and what was reached**"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
-DUMP_HEAD = (
+HEAD = (
     "| | computes | million rows/s | fastdiv is faster by | share of the floor | CPU ns/row | GB/s "
     "| peak MB |",
     "|---|---|--:|--:|--:|--:|--:|--:|",
@@ -31,13 +24,7 @@ KERNELS_HEAD = (
     "| its million rows/s | its share | fastdiv is faster by |",
     "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|",
 )
-MOST_TIMES_SLIM = 2.5  # what a scan that keeps all may take
-SCAN_HEAD = (
-    "| rows × classes | scores alone kept (`slim`) | all kept | scores alone are faster by "
-    f"(limit: {MOST_TIMES_SLIM}×) |",
-    "|---|--:|--:|--:|",
-)
-EXPLAIN_HEAD = ("| | million rows/s | CPU ns/row | peak MB |", "|---|--:|--:|--:|")
+MS_HEAD = ("| | computes | ms | peak MB |", "|---|---|--:|--:|")
 NOTES = """\
 Medians, the best call in brackets. Competitors take turns, each in a process of its own. CPU time
 is that of all threads. GB/s counts what the work itself has to move once: logits, labels, epochs
@@ -48,11 +35,12 @@ keeps what the loss of a sample at any temperature is made from. Peak memory is 
 process, libraries and data in memory included, over all calls, in brackets after the first."""
 FLOOR_NOTES = """\
 The floor is the most rows a second that the machine allows, by two rates measured in the same turns
-on as many threads: memory read{gb}, over the bytes of a row that must be read (4C of logits and 4
-of label, 4 of epoch from the dump; 17 and 26 of stored scores), and float32 exponentials taken in
+on as many threads: memory read{gb}, over the bytes of a row that must be read (4C of logits, 2C in 16
+bits, and 4 of label; 17 and 26 of stored scores; 16 of ids), and float32 exponentials taken in
 cache{exps}, over the C of a row of logits (for `temperatures` of two classes: 4 bytes of margin,
-one exponential). The lesser of the two is the floor, one for all in a table; ids, outputs and
-compression do not count. A share is rows/s over the floor."""
+one exponential). The lesser of the two is the floor, one for all in a table; of a dump, ids,
+outputs and compression do not count. A share is rows/s over the floor. [How it is
+measured](docs/decisions/benchmarks.md)."""
 AGREE = f"""\
 All agree on mean losses and their changes to {LOSS_TOLERANCE * 1e5:.0f}e-5, on mean losses at other
 temperatures, made from 16 bits, to {TEMPERED_TOLERANCE * 1e4:.0f}e-4, and on counts exactly."""
@@ -62,14 +50,14 @@ def markdown(measurements: list[Measurement], machine: Machine, agreed: bool) ->
     """Return the tables, what the columns mean, and the machine."""
     done = [m for m in measurements if m.skipped is None]
     lines: list[str] = []
-    for title, body in (
-        (f"{DUMP.title}{_size(done, DUMP)}", _dump_table(done)),
-        (f"{SCAN.title}: million rows/s", _scan_table(done)),
+    tables = [(_title(done, case, c), _table(_of(done, case, c))) for case, c in _cells(DUMPS)]
+    tables += [
         ("The kernels alone, from memory into buffers that are used again", _kernel_table(done)),
         (f"{ARRAYS.title}: million rows/s, share of the floor, how many times as fast fastdiv is",
          _array_table(done)),
-        (f"{EXPLAIN.title}{_size(done, EXPLAIN)}", _explain_table(done)),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    tables += [(_title(done, case, c), _table(_of(done, case, c))) for case, c in _cells(OTHERS)]
+    for title, body in tables:
         if body:
             lines += [f"**{title}**", "", *body, ""]
     lines += _skipped(measurements)
@@ -100,21 +88,30 @@ def _ours(mine: list[Measurement]) -> Measurement | None:
     return next(is_first, None)
 
 
-def _size(done: list[Measurement], case: Case) -> str:
-    """Say what was worked on in a case of one number of classes."""
-    mine = _of(done, case, case.classes[0])
+def _cells(cases: Iterable[Case]) -> Iterator[tuple[Case, int]]:
+    return ((case, classes) for case in cases for classes in case.classes)
+
+
+def _title(done: list[Measurement], case: Case, classes: int) -> str:
+    """Say what is done, and on how much."""
+    mine = _of(done, case, classes)
     if not mine:
-        return ""
-    parts = [f"{mine[0].workload.rows // case.epochs:,} samples", f"{case.classes[0]} classes"]
-    return ": " + " × ".join(parts + [f"{case.epochs} epochs"] * (case.epochs > 1))
+        return case.title
+    rows = max(m.workload.rows for m in mine) // case.epochs
+    parts = [f"{rows:,} samples"] + [f"{classes:,} classes"] * (classes > 1)
+    return f"{case.title}: " + " × ".join(parts + [f"{case.epochs} epochs"] * (case.epochs > 1))
 
 
-def _dump_table(done: list[Measurement]) -> list[str]:
-    mine = _of(done, DUMP, DUMP.classes[0])
+def _table(mine: list[Measurement]) -> list[str]:
+    """Return a row for each competitor; where none has rows to move, the milliseconds of a call."""
+    if not any(m.workload.row_bytes() and m.workload.entry().moves_bytes for m in mine):
+        rows = [(_named(m, mine), m.workload.entry().computes, _number(m.median_s * 1e3), _peak(m))
+                for m in mine]  # fmt: skip
+        return [*MS_HEAD, *_lines(rows)] if rows else []
     ours = _ours(mine)
     rows = [
         (
-            f"**{_name(m)}**" if m is ours else _name(m),
+            _named(m, mine),
             m.workload.entry().computes,
             _speed(m),
             _faster(ours, m),
@@ -126,11 +123,17 @@ def _dump_table(done: list[Measurement]) -> list[str]:
         for m in mine
     ]
     if mine and mine[0].floor_rows_per_s:
+        case, classes = mine[0].workload.of_case, mine[0].workload.classes
+        what = f"{case.logit_bytes(classes) + case.reads_bytes:,} bytes"
+        if case.exponentials(classes):
+            what += f", {case.exponentials(classes):,} exponentials"
         floor = _number(mine[0].floor_rows_per_s / 1e6)
-        reads = DUMP.logit_bytes(mine[0].workload.classes) + DUMP.reads_bytes
-        what = f"{reads} bytes, {mine[0].workload.classes} exponentials a row"
-        rows.append(("the floor", what, floor, "", "100%", "", "", ""))
-    return [*DUMP_HEAD, *_lines(rows)] if rows else []
+        rows.append(("the floor", f"{what} a row", floor, "", "100%", "", "", ""))
+    return [*HEAD, *_lines(rows)]
+
+
+def _named(m: Measurement, mine: list[Measurement]) -> str:
+    return f"**{_name(m)}**" if m is _ours(mine) else _name(m)
 
 
 def _kernel_table(done: list[Measurement]) -> list[str]:
@@ -147,7 +150,7 @@ def _kernel_table(done: list[Measurement]) -> list[str]:
             if peer is not None:
                 speed = _number(peer.rows_per_s / 1e6)
                 of_peer = (_name(peer), speed, _share(peer), _faster(ours, peer))
-            size = f", {ours.workload.rows:,} × {classes}" if case.takes_logits else ""
+            size = f", {ours.workload.rows:,} × {classes:,}" if case.takes_logits else ""
             numbers = (_number(ours.cpu_ns_per_row), _number(ours.gb_per_s), _peak(ours))
             rows.append((f"`{case.name}`{size}", _speed(ours), _share(ours), *numbers, *of_peer))
     return [*KERNELS_HEAD, *_lines(rows)] if rows else []
@@ -156,7 +159,7 @@ def _kernel_table(done: list[Measurement]) -> list[str]:
 def _array_table(done: list[Measurement]) -> list[str]:
     """Return a row for each competitor and a column for each number of classes."""
     groups = [mine for c in ARRAYS.classes if (mine := _of(done, ARRAYS, c))]
-    sizes = [f"{mine[0].workload.rows:,} × {mine[0].workload.classes}" for mine in groups]
+    sizes = [f"{mine[0].workload.rows:,} × {mine[0].workload.classes:,}" for mine in groups]
     rows = []
     for competitor in ARRAYS.competitors:
         cells, its = [], []
@@ -182,26 +185,6 @@ def _array_table(done: list[Measurement]) -> list[str]:
     head = ("", "computes", *sizes, "GB/s", "peak MB")
     rule = "|---|---|" + "--:|" * (len(sizes) + 2)
     return [*_lines([head]), rule, *_lines(rows)] if rows else []
-
-
-def _scan_table(done: list[Measurement]) -> list[str]:
-    rows = []
-    for classes in SCAN.classes:
-        mine = _of(done, SCAN, classes)
-        if len(mine) < len(SCAN.competitors):
-            continue
-        kept, slim = mine
-        times = f"{_number(slim.rows_per_s / kept.rows_per_s)}×"
-        rows.append((f"{kept.workload.rows:,} × {classes}", _speed(slim), _speed(kept), times))
-    return [*SCAN_HEAD, *_lines(rows)] if rows else []
-
-
-def _explain_table(done: list[Measurement]) -> list[str]:
-    rows = [
-        (m.workload.entry().computes, _speed(m), _number(m.cpu_ns_per_row), _peak(m))
-        for m in _of(done, EXPLAIN, EXPLAIN.classes[0])
-    ]
-    return [*EXPLAIN_HEAD, *_lines(rows)] if rows else []
 
 
 def _lines(rows: Iterable[tuple[str, ...]]) -> list[str]:
