@@ -42,7 +42,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--rows", type=int, metavar="N", help=f"of ten classes ({ROWS:,}); others in step")
     add("--only", action="append", metavar="PATTERN", help="measure these; may be repeated")
     add("--skip", action="append", metavar="PATTERN", default=[], help="leave these out")
-    add("--repeats", type=int, metavar="K", help=f"timed runs of each competitor (most have {REPEATS})")
+    add(
+        "--repeats",
+        type=int,
+        metavar="K",
+        help=f"timed runs of each competitor (most have {REPEATS})",
+    )
     add("--threads", type=int, metavar="N", default=usable_cores(), help="default: all usable")
     add("--cache", type=Path, metavar="DIR", default=data.cache_directory(), help="for dumps")
     add("--goals", action="store_true", help="measure nothing: goals beside the latest results")

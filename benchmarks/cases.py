@@ -99,7 +99,7 @@ ZSTD = Case(
     competitors=(
         ROLLING,
         Competitor(
-            "decompression", ("pyarrow",), "dump_peers.decompress", 4 + 8,
+            "pyarrow, decompression", ("pyarrow",), "dump_peers.decompress", 4 + 8,
             "nothing: decompresses the same pages",
         ),
         PYARROW,

@@ -15,8 +15,8 @@ GOALS_TITLE = "**What is aimed at, and what was reached**"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 HEAD = (
-    "| | computes | million rows/s | fastdiv is faster by | share of the floor | CPU ns/row | GB/s "
-    "| peak MB |",
+    "| | computes | million rows/s | the first is faster by | share of the floor | CPU ns/row "
+    "| GB/s | peak MB |",
     "|---|---|--:|--:|--:|--:|--:|--:|",
 )
 KERNELS_HEAD = (
@@ -35,8 +35,8 @@ keeps what the loss of a sample at any temperature is made from. Peak memory is 
 process, libraries and data in memory included, over all calls, in brackets after the first."""
 FLOOR_NOTES = """\
 The floor is the most rows a second that the machine allows, by two rates measured in the same turns
-on as many threads: memory read{gb}, over the bytes of a row that must be read (4C of logits, 2C in 16
-bits, and 4 of label; 17 and 26 of stored scores; 16 of ids), and float32 exponentials taken in
+on as many threads: memory read{gb}, over the bytes of a row that must be read (4C of logits, 2C in
+16 bits, and 4 of label; 17 and 26 of stored scores; 16 of ids), and float32 exponentials taken in
 cache{exps}, over the C of a row of logits (for `temperatures` of two classes: 4 bytes of margin,
 one exponential). The lesser of the two is the floor, one for all in a table; of a dump, ids,
 outputs and compression do not count. A share is rows/s over the floor. [How it is
@@ -197,8 +197,9 @@ def _name(m: Measurement) -> str:
     "torch.compile, two" becomes "torch.compile 2.13.0".
     """
     if len(m.versions) == 1:
-        (version,) = m.versions.values()
-        return f"{m.workload.competitor.partition(',')[0]} {version}"
+        ((package, version),) = m.versions.items()
+        name = package if package == "fastdiv" else m.workload.competitor.partition(",")[0]
+        return f"{name} {version}"
     return " + ".join(f"{package} {version}" for package, version in m.versions.items())
 
 

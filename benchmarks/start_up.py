@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Run = Callable[[], None]
 
 ANALYZE = "import fastdiv, sys; print(fastdiv.analyze(sys.argv[1]).epochs['loss'])"
-COMMAND = "import sys; from fastdiv.cli import main; sys.exit(main(['analyze', sys.argv[1]]))"
+COMMAND = "import sys; from fastdiv.cli import main; sys.exit(main())"
 SCORE = """
 import numpy, fastdiv
 x = numpy.ones((100, 10), numpy.float32)
@@ -37,7 +37,7 @@ def analyze(dump: Dump) -> Run:
 
 
 def command(dump: Dump) -> Run:
-    return _python(COMMAND, str(dump.path))
+    return _python(COMMAND, "analyze", str(dump.path))
 
 
 def score(dump: Dump) -> Run:
@@ -60,4 +60,8 @@ def import_pyarrow(dump: Dump) -> Run:
 
 def _python(code: str, *arguments: str) -> Run:
     command = [sys.executable, "-c", code, *arguments]
-    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL) and None
+
+    def run() -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    return run

@@ -30,9 +30,7 @@ Step = Callable[[Any, Any], Any]  # of a builder and a vector: the vector that i
 def _call(builder: Any, name: str, arguments: Sequence[Any]) -> Any:
     """Call one of LLVM's own functions of float32 vectors."""
     signature = ir.FunctionType(VECTOR, [VECTOR] * len(arguments))
-    function = cgutils.get_or_insert_function(
-        builder.module, signature, f"llvm.{name}.v{LANES}f32"
-    )
+    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.v{LANES}f32")
     return builder.call(function, arguments)
 
 
@@ -54,7 +52,7 @@ def _exp(builder: Any, x: Any) -> Any:
 
 
 def _sum(builder: Any, pointer: Any, n: Any, sums: int, step: Step) -> Any:
-    """Emit a loop over n values, STEP in a turn, and return the float32 sum of what `step` makes."""
+    """Emit a loop over n values, STEP in a turn; return the float32 sum of what `step` makes."""
     totals = [cgutils.alloca_once_value(builder, _constant(0.0)) for _ in range(sums)]
     turns = builder.udiv(n, ir.Constant(n.type, STEP))
     with cgutils.for_range(builder, turns) as loop:

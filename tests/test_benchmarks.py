@@ -9,14 +9,40 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import data, explain, floor, kernel_peers, report, scan, torch_peers, turns
-from benchmarks.cases import ARRAYS, CASES, DUMP, EXPLAIN, SCAN, TEMPERATURES, TRANSITIONS, Workload
+from benchmarks import (
+    data,
+    dump_peers,
+    explain,
+    floor,
+    id_peers,
+    kernel_peers,
+    report,
+    scan,
+    torch_peers,
+    turns,
+)
+from benchmarks.cases import (
+    ARRAYS,
+    CASES,
+    EPOCHS,
+    EXPLAIN,
+    IDS,
+    SCAN,
+    SCORE,
+    SCORE_FLOAT16,
+    SNAPPY,
+    START_UP,
+    TEMPERATURES,
+    TRANSITIONS,
+    Workload,
+    workloads,
+)
 from benchmarks.machine import this_machine
 from benchmarks.measure import (
-    Floor,
     FloorMeter,
     Measurement,
     Worker,
@@ -24,15 +50,19 @@ from benchmarks.measure import (
     disagreements,
     measure,
 )
+from benchmarks.page_bodies import bodies
+from benchmarks.workload import ROWS
 from fastdiv.batch import Scores
 from fastdiv_kernels import reference
-from fastdiv_kernels.contract import CORRECT, GRID, Kind
+from fastdiv_kernels.contract import BFLOAT16, CORRECT, GRID, Kind, as_float
 
 ROOT = Path(__file__).resolve().parents[1]
 # Each takes a process, and torch seconds to import; what ten classes show of a peer will do.
 SLOW = (
-    "*torch.compile*", "arrays/*/torch*", "arrays/2/*", "arrays/100/*", "arrays/1000/[!f]*",
-    "score/2/*", "score/100/*", "temperatures/2/*", "temperatures/100/*",
+    "*torch.compile*", "arrays/*/torch*", "arrays/2/*", "arrays/100/*", "arrays/*000/*",
+    "score/[13456]*", "score/2/*", "score/2[!0]*", "temperatures/2/*", "temperatures/1[!0]*",
+    "temperatures/100*", "plain/10/*", "binary/10/*", "scan/1000/*", "*/fastdiv, slim",
+    "*/fastdiv, all", "start-up/*/[!p]*", "*/pyarrow + [!t]*",
 )  # fmt: skip
 
 
@@ -61,12 +91,14 @@ def test_every_case_runs_and_agrees(tmp_path):
             assert m["rows_per_s"] > 0
             assert m["peak_bytes"] > 10e6
             floor = floors[m["case"], m["classes"]]
-            assert m["share_of_floor"] == pytest.approx(m["rows_per_s"] / floor, abs=1e-5)
+            expected = pytest.approx(m["rows_per_s"] / floor, abs=1e-5) if floor else None
+            assert m["share_of_floor"] == expected
     expected = {
         (case.name, classes, competitor.name)
         for case in CASES.values()
         for classes in case.classes
         for competitor in case.competitors
+        if not competitor.only or classes in competitor.only
         if not any(fnmatchcase(f"{case.name}/{classes}/{competitor.name}", p) for p in SLOW)
     }
     assert seen == expected
@@ -81,20 +113,81 @@ def test_kernel_benchmarks_run():
 
 
 def test_nothing_matches(tmp_path):
-    done = benchmarks("--only", "dump/*/nobody", cache=tmp_path)
+    done = benchmarks("--only", "snappy/*/nobody", cache=tmp_path)
     assert done.returncode == 2
     assert "No competitor matches" in done.stderr
 
 
 def test_dump_is_what_pyarrow_writes(tmp_path):
-    path = data.dump(1000, 10, 2, tmp_path)
-    file = pq.ParquetFile(path)
-    assert file.schema_arrow.names == ["sample_id", "label", "epoch", "logits"]
+    path = data.dump(1000, 10, 2, "snappy", tmp_path)
+    files = sorted(path.iterdir())
+    assert [f.name for f in files] == ["preds_epoch_000.parquet", "preds_epoch_001.parquet"]
+    file = pq.ParquetFile(files[0])
+    assert file.schema_arrow.names == ["sample_id", "label", "logits"]
     assert str(file.schema_arrow.field("logits").type).startswith("list<")
-    assert file.metadata.row_group(0).column(3).compression == "SNAPPY"
-    assert file.metadata.num_rows == 2000
-    assert data.dump(1000, 10, 2, tmp_path) == path
+    assert file.metadata.row_group(0).column(2).compression == "SNAPPY"
+    assert file.metadata.row_group(0).column(2).has_dictionary_page
+    assert file.metadata.num_rows == 1000
+    assert data.dump(1000, 10, 2, "snappy", tmp_path) == path
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("layout", "type_", "codec"),
+    [
+        ("plain", "list", "UNCOMPRESSED"),
+        ("zstd", "list", "ZSTD"),
+        ("binary", "fixed_size_binary", "UNCOMPRESSED"),
+    ],
+)
+def test_layouts_are_what_they_are_called(layout, type_, codec, tmp_path):
+    path = data.dump(1000, 10, 2, layout, tmp_path)
+    for file in path.iterdir():
+        column = pq.read_metadata(file).row_group(0).column(2)
+        assert str(pq.read_schema(file).field("logits").type).startswith(type_)
+        assert column.compression == codec
+        assert not column.has_dictionary_page
+    dump = data.Dump(path, 10, 2)
+    expected = dump_peers.fastdiv_rolling(dump)()
+    assert expected == dump_peers.fastdiv_all(dump)()
+    read = dict(dump_peers._on_threads(dump, list))
+    for epoch, [(y, z)] in read.items():
+        losses = losses_at(z, y, 1.0)
+        np.testing.assert_allclose(expected[epoch][0], losses.mean(), rtol=1e-6)
+
+
+def test_page_bodies_are_all_that_is_compressed(tmp_path):
+    path = data.dump(300_000, 10, 1, "zstd", tmp_path)
+    (file,) = path.iterdir()
+    sizes = [0, 0]
+    pages = list(bodies(file))
+    for codec, (body, size) in pages:
+        assert len(pa.Codec(codec).decompress(body, size)) == size
+        sizes[0] += len(body)
+        sizes[1] += size
+    row_group = pq.read_metadata(file).row_group(0)
+    columns = [row_group.column(i) for i in range(row_group.num_columns)]
+    headers = sum(c.total_compressed_size for c in columns) - sizes[0]
+    assert headers == sum(c.total_uncompressed_size for c in columns) - sizes[1]
+    assert 0 < headers < 200 * len(pages)
+    dump_peers.decompress(data.Dump(path, 10, 2))()
+
+
+def test_all_ways_find_the_same_slots():
+    ids = data.ids(200_000)
+    assert len(np.unique(ids)) == 200_000
+    same, *others = (
+        prepare(ids)()()
+        for prepare in (
+            id_peers.same_order, id_peers.shuffled, id_peers.shuffled_anew, id_peers.shuffled
+        )
+    )  # fmt: skip
+    weights = np.arange(200_000) % 1009
+    assert same == {0: (float(weights @ np.arange(200_000)), 200_000.0)}
+    order = np.random.default_rng(4).permutation(200_000)  # slots are where an id stood first
+    assert others == [{0: (float(weights @ order), 200_000.0)}] * 3
+    pytest.importorskip("polars")
+    assert id_peers.polars_join(ids)()() == others[0]
 
 
 def test_logits_are_the_same_each_time_and_plausible():
@@ -115,6 +208,15 @@ def arrays():
 def pieces_of_300_rows(monkeypatch):
     monkeypatch.setattr("benchmarks.torch_peers.PIECE_BYTES", 4 * 10 * 300)
     monkeypatch.setattr("fastdiv.sources.layout.BATCH_ROWS", 300)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_logits_of_16_bits_are_those_of_32(dtype):
+    y = data.labels(1000, 10)
+    z = data.logits(y, 10, dtype=dtype)
+    assert z.dtype == (BFLOAT16 if dtype == "bfloat16" else np.float16)
+    expected = data.logits(y, 10)
+    np.testing.assert_allclose(as_float(z), expected, rtol=2.0**-7, atol=1e-6)
 
 
 def losses_at(x, y, beta):
@@ -219,7 +321,10 @@ def test_threads_share_all_pieces():
     [
         (ARRAYS, 10, 44e9, 10e9, (1e9, "memory")),  # 4C + 4 bytes
         (ARRAYS, 10, 44e9, 5e9, (5e8, "exp")),
-        (DUMP, 10, 48e9, 20e9, (1e9, "memory")),  # 4C + 8
+        (SNAPPY, 10, 44e9, 20e9, (1e9, "memory")),
+        (SCORE_FLOAT16, 1000, 2004e9, 1e15, (1e9, "memory")),  # 2C + 4
+        (IDS, 1, 16e9, 1.0, (1e9, "memory")),
+        (START_UP, 10, 1e9, 1e9, None),
         (TRANSITIONS, 10, 26e9, 1.0, (1e9, "memory")),  # no logits, so no exponentials
         (TEMPERATURES, 10, 44e9, 5e9, (5e8, "exp")),
         (TEMPERATURES, 2, 4e9, 5e9, (1e9, "memory")),  # a margin, and one exponential
@@ -233,9 +338,11 @@ def test_floor_is_the_lesser_of_two_rates(case, classes, read, exps, expected):
 @pytest.mark.parametrize(
     ("case", "competitor", "classes", "expected"),
     [
-        (DUMP, "fastdiv", 10, 40 + 16 + 21 + 20),
-        (DUMP, "fastdiv, slim", 10, 40 + 16 + 21),
-        (DUMP, "DuckDB", 10, 40 + 8),
+        (SNAPPY, "fastdiv", 10, 40 + 12 + 21 + 20),
+        (SNAPPY, "fastdiv, slim", 10, 40 + 12 + 21),
+        (SNAPPY, "DuckDB", 10, 40 + 4),
+        (SCORE_FLOAT16, "fastdiv", 1000, 2000 + 30),
+        (IDS, "fastdiv", 1, 16),
         (SCAN, "fastdiv", 1000, 4000 + 4 + 21 + 44),
         (SCAN, "fastdiv, slim", 1000, 4000 + 4 + 21),
         (TEMPERATURES, "fastdiv", 10, 40 + 9 + 20),
@@ -251,25 +358,54 @@ def test_bytes_of_a_row(case, competitor, classes, expected):
 
 @pytest.mark.parametrize(
     ("case", "classes", "expected"),
-    [(DUMP, 10, 8000), (ARRAYS, 100, 400), (SCAN, 1000, 80), (EXPLAIN, 10, 1000)],
+    [
+        (SNAPPY, 10, ROWS // 2),
+        (ARRAYS, 100, ROWS // 10),
+        (SCORE_FLOAT16, 1000, ROWS // 50),  # as many bytes
+        (SCORE, 200_000, ROWS // 20_000),
+        (EPOCHS, 10, 1_000_000),
+        (IDS, 1, 10_000_000),
+    ],
 )
-def test_rows_of_all_epochs(case, classes, expected):
-    assert case.rows(4000, classes) == expected
+def test_rows_of_an_epoch(case, classes, expected):
+    assert case.rows_of_epoch(ROWS, classes) == expected
+    assert case.rows_of_epoch(1, classes) == 16
+
+
+def test_a_competitor_may_do_less(tmp_path):
+    twenty, one = workloads(EPOCHS, 10, ROWS // 1_000_000, 1, tmp_path, lambda label: True)
+    assert (twenty.rows, one.rows) == (20 * 16, 16)
+    assert len(data.Dump(Path(one.dump), 10, 1).files) == 20
+    assert [w.competitor for w in workloads(SCORE, 16, 1, 1, tmp_path, lambda label: True)] == [
+        "fastdiv"
+    ]
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 assembly")
 def test_what_measures_the_floor_is_vectorised():
     values = np.full(1 << 12, 2, np.float32)
-    assert floor.read(values, 10, 1034) == 2048
+    assert floor.read(values, 128, 128 + 1024) == 2048
     floor.exponentials(values, 1)
     assert values[0] == pytest.approx(4096 * np.exp(2) * 1e-30, rel=1e-5)
+    widest = "zmm" if "512" in this_machine().vectors else "[xyz]mm"
     for function in (floor.read, floor.exponentials):
         (assembly,) = function.inspect_asm().values()
-        assert len(re.findall(r"\b(v?addps|v?mulps|vfn?madd\d+ps)\b", assembly)) >= 4
+        assert len(re.findall(rf"\b(?:v?addps|vfn?madd\d+ps)\b.*{widest}", assembly)) >= 8
+
+
+@pytest.mark.parametrize("x", [-80.0, -20.3, -0.5, 0.0, 0.3466, 7.1, 80.0])
+def test_what_measures_the_floor_takes_exponentials(x):
+    values = np.full(1 << 12, x, np.float32)
+    expected = 4096 * np.exp(np.float64(np.float32(x)))
+    floor.exponentials(values, 1)
+    if expected * 1e-30 > 1e-37:  # what it writes, as a normal number
+        assert values[0] == pytest.approx(expected * 1e-30, rel=3e-5)
+    else:
+        assert values[0] < 1e-37
 
 
 def measured(competitor, found):
-    return Measurement(Workload("dump", competitor, 10, 4, 1), found=found)
+    return Measurement(Workload("snappy", competitor, 10, 4, 1), found=found)
 
 
 @pytest.mark.parametrize(
@@ -315,10 +451,10 @@ def test_process_that_is_done_removes_its_files(tmp_path, monkeypatch):
 
 
 def test_failing_process_is_reported(tmp_path):
-    missing = Workload("dump", "pyarrow", 10, 4, 1, str(tmp_path / "missing.parquet"))
+    missing = Workload("snappy", "pyarrow", 10, 4, 1, str(tmp_path))
     with (
         FloorMeter(1, quick=True) as meter,
-        pytest.raises(WorkerError, match=r"dump/10/pyarrow ended with 1:[\s\S]*missing\.parquet"),
+        pytest.raises(WorkerError, match=r"snappy/10/pyarrow ended with 1:[\s\S]*IndexError"),
     ):
         measure([missing], 1, meter, print)
 
@@ -326,74 +462,12 @@ def test_failing_process_is_reported(tmp_path):
 def test_missing_peer_is_skipped_with_a_reason(tmp_path, monkeypatch):
     (tmp_path / "duckdb.py").write_text("raise ModuleNotFoundError(name='duckdb')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    worker = Worker(Workload("dump", "DuckDB", 10, 4, 1, str(tmp_path)))
+    worker = Worker(Workload("snappy", "DuckDB", 10, 4, 1, str(tmp_path)))
     try:
         worker.prepare()
     finally:
         worker.close()
     assert worker.measurement.skipped == "duckdb is not installed"
-
-
-def test_readme_keeps_all_but_the_tables():
-    text = f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nMore.\n"
-    assert report.has_markers(text)
-    new = report.with_tables(text, "new\n")
-    assert new == text.replace("old", "new")
-    assert report.with_tables(new, "new\n") == new
-    assert not report.has_markers("# Title\n")
-    assert not report.has_markers(f"{report.END}{report.BEGIN}")
-
-
-def timed(case, competitor, classes, rows, seconds, versions):
-    floor = Floor([1.0, 2.0, 1.0], [1.0], read_bytes=48_000_000, exponentials=5_000_000)
-    return Measurement(
-        Workload(case, competitor, classes, rows, 1), None, seconds, seconds, 300_000_000,
-        400_000_000, versions, {"0": [1.0, 0.5]}, floor,
-    )  # fmt: skip
-
-
-def test_tables_show_every_entry_and_what_is_missing():
-    fastdiv, torch = {"fastdiv": "1.2"}, {"torch": "3.4"}
-    done = [
-        timed("dump", "fastdiv", 10, 4, [2e-5, 1e-5, 2e-5], fastdiv),
-        timed("dump", "polars", 10, 4, [8e-5], {"polars": "5.6"}),
-        timed("score", "fastdiv", 2, 4, [4e-6], fastdiv),
-        timed("score", "torch.compile", 2, 4, [8e-6], torch),
-        timed("arrays", "fastdiv", 2, 4, [1e-5], fastdiv),
-        timed("arrays", "torch, two", 2, 4, [2e-5], torch),
-        timed("arrays", "fastdiv", 100, 4, [2e-3], fastdiv),
-        timed("scan", "fastdiv", 10, 4, [1e-5], fastdiv),
-        timed("scan", "fastdiv, slim", 10, 4, [8e-6], fastdiv),
-        timed("scan", "fastdiv, slim", 1000, 4, [8e-6], fastdiv),  # alone: nothing to compare
-        timed("temperatures", "fastdiv", 2, 4, [2e-6], fastdiv),
-        timed("explain", "explain_pair", 10, 4, [1e-5, 2e-5, 2e-5], fastdiv),
-    ]
-    missing = measured("DuckDB", None)
-    missing.skipped = "duckdb is not installed"
-    text = report.markdown([*done, missing], this_machine(), agreed=True)
-    # 500,000 by exponentials; 1,000,000 by memory
-    for line in (
-        "| **fastdiv 1.2** | all tables, all scores kept | 0.200 (0.400) |  | 40% | 5,000 | 0.0194 "
-        "| 400 (300) |",
-        "| polars 5.6 | loss and accuracy of each epoch | 0.0500 (0.0500) | 4.00× | 10% |",
-        "| the floor | 48 bytes, 10 exponentials a row | 0.500 |",
-        "| `score`, 4 × 2 | 1.00 (1.00) | 40% | 1,000 | 0.0380 | 400 (300) | torch.compile 3.4 "
-        "| 0.500 | 20% | 2.00× |",
-        "|  | computes | 4 × 2 | 4 × 100 | GB/s | peak MB |",
-        "rank, predicted | 0.400 · 16% | 0.00200 · 4.0% | 0.000860–0.0152 | 400 |",
-        "| torch 3.4 | loss, correct | 0.200 · 8.0% · 2.00× |  | 0.00420 | 400 |",
-        "| the floor | 4C + 4 bytes, C exponentials a row | 2.50 | 0.0500 |",
-        "| 4 × 10 | 0.500 (0.500) | 0.400 (0.400) | 1.25× |",
-        "| `temperatures`, 4 × 2 | 2.00 (2.00) | 40% | 500 | 0.0180 | 400 (300) |  |  |  |  |",
-        "**Why loss and accuracy moved between two epochs: 4 samples × 10 classes**",
-        "the verdict, from scores in memory | 0.200 (0.400) | 5,000 | 400 (300) |",
-        "Not measured (duckdb is not installed): dump/10/DuckDB.",
-    ):
-        assert line in text
-    assert "4 × 1000" not in text
-    assert "memory read (0.0480 GB/s)" in " ".join(text.split())
-    assert report.AGREE in text
-    assert report.AGREE not in report.markdown(done, this_machine(), agreed=False)
 
 
 def test_peak_memory_counts_what_was_touched():
