@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench growth goals clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,14 @@ check: $(VENV)/.check ## lint, formatting, types, and the rules of the architect
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: $(VENV)/.bench ## measure beside the peers; writes benchmarks/results/ and the table of the README
+bench: $(VENV)/.bench ## measure beside the peers; writes benchmarks/results/ and the tables of the README
 	$(BIN)/python -m benchmarks
+
+growth: $(VENV)/.bench ## measure whether time and memory stay in step up to 1,000 million rows
+	$(BIN)/python -m benchmarks.growth
+
+goals: $(VENV)/.bench ## print what speed is aimed at, beside what was measured last
+	$(BIN)/python -m benchmarks --goals
 
 clean: ## remove what these targets made
 	rm -rf $(VENV) demo-run .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

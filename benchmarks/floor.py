@@ -2,8 +2,8 @@
 
 Nothing that has to read a row's logits and take an exponential of each can do more rows a second
 than the lesser of the two allows. Both take turns with the competitors of every case, on as many
-threads, so that what else the machine does hits them alike. Both use vectors of sixteen float32,
-see `benchmarks.vectors`.
+threads, so that what else the machine does hits them alike. Both are written as vectors, see
+`benchmarks.vectors`.
 """
 
 from __future__ import annotations
