@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
+INTEGERS = (I32, I64)
 DEPTH = 32
 REPEATED = 2
 
@@ -159,7 +160,19 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
             zigzag, at = _varint(data, at)
             number = (zigzag >> 1) ^ -(zigzag & 1)
         kind = head & 15
-        if kind <= FALSE:
+        if kind in INTEGERS:  # as most are; without a call it takes half the time
+            byte = data[at]
+            at += 1
+            zigzag, shift = byte & 0x7F, 7
+            while byte >= 0x80:
+                byte = data[at]
+                at += 1
+                zigzag |= (byte & 0x7F) << shift
+                shift += 7
+                if shift > 70:
+                    raise ValueError("the footer is damaged")
+            fields[number] = (zigzag >> 1) ^ -(zigzag & 1)
+        elif kind <= FALSE:
             fields[number] = kind == TRUE
         else:
             fields[number], at = _value(kind, data, at, depth)
