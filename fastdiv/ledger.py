@@ -7,7 +7,8 @@ for the table that finds them: the same order costs one comparison.
 
 from __future__ import annotations
 
-from typing import TypeVar
+import os
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,10 @@ from fastdiv.errors import DataError
 
 Slots = slice | NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
+FREE = 2**32 - 1  # an entry of a table that holds none
+GROUP = 16  # entries of a cache line
+FEWEST = 64  # ids, for a table by the id itself
+CLOSE = 1.25  # places an id in such a table, at most: with room on both sides 7.5 bytes a sample
 TABLE_FILL = 0.8  # rebuilt at this fill to half of it or more: at most 8 bytes a sample
 GROWTH = 1.5
 LABEL_GROWTH = 1.125  # with a table just rebuilt, 12 bytes a sample in all
@@ -66,8 +71,9 @@ class Ledger:
         if self.n > MOST_SLOTS:
             raise DataError(f"more than {MOST_SLOTS} samples in one split: split the data")
         used = len(self.labels)
-        self.labels = _with_room(self.labels, used, self.n, LABEL_GROWTH, self._expected)
-        self.labels[used:] = -1
+        if self.n > used:
+            self.labels = _with_room(self.labels, used, self.n, LABEL_GROWTH, self._expected)
+            self.labels[used:] = -1
         return found
 
     def relabel(
@@ -79,14 +85,9 @@ class Ledger:
             self._labelled, self._newly = slots.stop, slots
             return None
         self._newly = slice(0, 0)
-        if isinstance(slots, slice) and len(labels):
-            from fastdiv_kernels.cpu import lookup
-
-            if lookup.same_ints(self.labels, slots.start, labels):
-                return None
-        known = self.labels[slots]
-        if np.array_equal(known, labels):
+        if self._same_labels(slots, labels):
             return None
+        known = self.labels[slots]
         where = np.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
         self._labelled = max(self._labelled, int(where.max()) + 1)
         new = np.flatnonzero((known < 0) & (labels >= 0))[::-1]  # so that the first row counts
@@ -99,6 +100,15 @@ class Ledger:
             later[first] = False
             differs &= ~later
         return (where[differs], labels[differs]) if differs.any() else None
+
+    def _same_labels(self, slots: Slots, labels: NDArray[np.int32]) -> bool:
+        from fastdiv_kernels.cpu import lookup
+
+        labels = _whole(labels.astype(np.int32, copy=False))
+        if isinstance(slots, slice):
+            known = _at(self.labels) + 4 * slots.start
+            return bool(lookup.equal_bytes(known, _at(labels), labels.nbytes))
+        return bool(lookup.same_labels(self.labels, slots, _at(labels)))
 
     def undo(self, n: int) -> None:
         """Take back the last rows that came, before which there were n slots."""
@@ -130,19 +140,42 @@ class Ledger:
 
 
 class _Table:
-    """Slots by the hash of their id; see `fastdiv_kernels.cpu.lookup`."""
+    """Slots by the hash of their id, or by the id itself; see `fastdiv_kernels.cpu.lookup`."""
 
     def __init__(self) -> None:
-        self.slots: NDArray[np.int32] | None = None
+        self.slots: NDArray[np.uint32] | None = None
+        self.room = 0  # slots that it takes
+        self.mask = np.uint32(0)  # bits of an entry that are of the hash
+        self.seed = np.uint64(int.from_bytes(os.urandom(8)))
+        self.base: np.uint64 | None = None  # the first place, of a table by the id itself
 
-    def room(self) -> int:
-        return 0 if self.slots is None else int(len(self.slots) * TABLE_FILL)
-
-    def clear(self, n: int) -> NDArray[np.int32]:
-        """Make an empty table with room for n slots and some more."""
+    def clear(self, n: int) -> NDArray[np.uint32]:
+        """Make an empty table by hash with room for n slots and some more."""
         self.slots = None  # given back before more is taken
-        self.slots = np.full(max(64, int(n * GROWTH / TABLE_FILL) + 1), -1, np.int32)
+        groups = max(4, int(n * GROWTH / TABLE_FILL) // GROUP + 1)
+        line = np.full((groups + 1) * GROUP, FREE, np.uint32)
+        skip = -line.ctypes.data % (4 * GROUP) // 4
+        self.slots = line[skip : skip + groups * GROUP]
+        self.room = min(int(groups * GROUP * TABLE_FILL), FREE - 1)
+        self.mask = np.uint32(FREE << self.room.bit_length() & FREE)
+        self.base = None
         return self.slots
+
+    def clear_places(self, n: int, low: int, high: int) -> NDArray[np.uint32]:
+        """Make an empty table by the id itself, of n ids from low to high and some on either side.
+
+        A place is the distance from `base`, modulo 2**64.
+        """
+        self.slots = None
+        size = int(n * GROWTH / TABLE_FILL)
+        self.slots = np.full(size, FREE, np.uint32)
+        self.room = size
+        self.base = np.uint64((low - (size - (high - low + 1)) // 2) % 2**64)
+        return self.slots
+
+    def reaches(self, id_: int) -> bool:
+        """Say whether there is a place for an id, which a table by hash has for any."""
+        return self.base is None or (id_ - int(self.base)) % 2**64 < self.room
 
     @property
     def nbytes(self) -> int:
@@ -153,6 +186,7 @@ class _Integers:
     def __init__(self, dtype: np.dtype[np.generic], expected: int) -> None:
         self.n = 0
         self.dtype = dtype
+        self.flip = -(2**63) if dtype.kind == "u" else 0  # makes the order that of int64
         self.expected = expected
         self.keys: NDArray[np.int64] = np.empty(16, np.int64)
         self.table = _Table()
@@ -163,42 +197,75 @@ class _Integers:
     def slots(self, ids: IdValues, guess: int) -> Slots:
         from fastdiv_kernels.cpu import lookup
 
-        keys = ids.view(np.int64)
-        m = len(keys)
-        if guess + m <= self.n and m and lookup.same_ints(self.keys, guess, keys):
+        ids = _whole(ids)
+        m, at = len(ids), _at(ids)
+        if guess + m <= self.n and lookup.count_equal(_at(self.keys) + 8 * guess, at, m) == m:
             return slice(guess, guess + m)
         if self.table.slots is None and self._continues(ids):
             self._room_for(self.n + m)
-            self.keys[self.n : self.n + m] = keys
+            self.keys[self.n : self.n + m] = ids.view(np.int64)
             self.n += m
             return slice(self.n - m, self.n)
         found = np.empty(m, np.int64)
         done = 0
         while True:
-            if self.n >= self.table.room():
-                lookup.index_ints(self.keys, self.n, self.table.clear(self.n))
-            most = self.table.room()
-            self._room_for(min(most, self.n + m - done))
-            done, self.n = lookup.find_ints(
-                keys, done, self.keys, self.n, self.table.slots, found, min(most, len(self.keys))
-            )
+            self._make_table_for(int(ids[done]))
+            table = self.table
+            self._room_for(min(table.room, self.n + m - done))
+            most = min(table.room, len(self.keys))
+            likely = int(found[done - 1]) + 1 if done else guess
+            if table.base is not None:
+                done, self.n = lookup.find_places(
+                    at, m, done, likely, self.keys, self.n, table.base, table.slots, found, most
+                )
+            else:
+                done, self.n = lookup.find_ints(
+                    at, m, done, likely, self.keys, self.n, table.slots, table.mask, table.seed,
+                    found, most,
+                )  # fmt: skip
             if done == m:
                 return _as_slice(found)
 
     def cut(self, n: int) -> None:
-        from fastdiv_kernels.cpu import lookup
-
-        self.n = n
-        if self.table.slots is not None:
-            lookup.index_ints(self.keys, n, self.table.clear(n))
+        before, self.n = self.n, n
+        table = self.table
+        if table.slots is None or n == before:
+            return
+        if table.base is None:
+            self._index(table.clear(n))
+        else:
+            table.slots.fill(FREE)
+            self._index(table.slots)
 
     def _continues(self, ids: IdValues) -> bool:
         """Say whether ids go on increasing, as running numbers do: then none is known."""
-        if self.n and not self.keys[self.n - 1 : self.n].view(self.dtype)[0] < ids[0]:
-            return False
         from fastdiv_kernels.cpu import lookup
 
-        return bool(lookup.increase(ids))
+        if self.n and not self.keys[self.n - 1 : self.n].view(self.dtype)[0] < ids[0]:
+            return False
+        return bool(lookup.increasing(_at(ids), len(ids), self.flip))
+
+    def _make_table_for(self, coming: int) -> None:
+        """Make a table that can take one more id, which is coming, if this one cannot."""
+        table, n = self.table, self.n
+        if table.slots is not None and n < table.room and table.reaches(coming):
+            return
+        keys = self.keys[:n].view(self.dtype)
+        low, high = (int(keys.min()), int(keys.max())) if n else (coming, coming)
+        low, high = min(low, coming), max(high, coming)
+        if n >= FEWEST and high - low < n * CLOSE:
+            self._index(table.clear_places(n, low, high))
+        else:
+            self._index(table.clear(n))
+
+    def _index(self, empty: NDArray[np.uint32]) -> None:
+        from fastdiv_kernels.cpu import lookup
+
+        table = self.table
+        if table.base is not None:
+            lookup.index_places(self.keys, self.n, table.base, empty)
+        else:
+            lookup.index_ints(self.keys, self.n, empty, table.mask, table.seed)
 
     def _room_for(self, n: int) -> None:
         self.keys = _with_room(self.keys, self.n, n, GROWTH, self.expected)
@@ -225,36 +292,39 @@ class _Strings:
     def slots(self, ids: IdValues, guess: int) -> Slots:
         from fastdiv_kernels.cpu import lookup
 
-        offsets, data = _buffers(ids)
-        m = len(offsets) - 1
-        if guess + m <= self.n and self._equal(guess, offsets, data):
+        m = len(ids)
+        if m == 0:
+            return slice(guess, guess)
+        ends, bytes_at = _buffers(ids)
+        at = _at(ends)
+        if guess + m <= self.n and lookup.equal_strings(
+            _at(self.offsets) + 8 * guess, _at(self.data), at, bytes_at, m
+        ):
             return slice(guess, guess + m)
         found = np.empty(m, np.int64)
-        done = 0
+        done, table = 0, self.table
         while True:
-            if self.n >= self.table.room():
-                lookup.index_bytes(self.offsets, self.data, self.n, self.table.clear(self.n))
-            most = self.table.room()
-            self._room_for(min(most, self.n + m - done), int(offsets[-1] - offsets[done]))
+            if table.slots is None or self.n >= table.room:
+                self._index(table.clear(self.n))
+            self._room_for(min(table.room, self.n + m - done), int(ends[-1] - ends[done]))
+            likely = int(found[done - 1]) + 1 if done else guess
             done, self.n = lookup.find_bytes(
-                offsets, data, done, self.offsets, self.data, self.n, self.table.slots, found,
-                min(most, len(self.offsets) - 1),
+                at, bytes_at, m, done, likely, self.offsets, self.data, self.n, table.slots,
+                table.mask, table.seed, found, min(table.room, len(self.offsets) - 1),
             )  # fmt: skip
             if done == m:
                 return _as_slice(found)
 
     def cut(self, n: int) -> None:
+        before, self.n = self.n, n
+        if self.table.slots is not None and n != before:
+            self._index(self.table.clear(n))
+
+    def _index(self, empty: NDArray[np.uint32]) -> None:
         from fastdiv_kernels.cpu import lookup
 
-        self.n = n
-        if self.table.slots is not None:
-            lookup.index_bytes(self.offsets, self.data, n, self.table.clear(n))
-
-    def _equal(self, guess: int, offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> bool:
-        known = self.offsets[guess : guess + len(offsets)]
-        return np.array_equal(known - known[0], offsets - offsets[0]) and np.array_equal(
-            self.data[known[0] : known[-1]], data[offsets[0] : offsets[-1]]
-        )
+        table = self.table
+        lookup.index_bytes(self.offsets, self.data, self.n, empty, table.mask, table.seed)
 
     def _room_for(self, n: int, more_bytes: int) -> None:
         used = int(self.offsets[self.n])
@@ -282,20 +352,29 @@ def _with_room(
     return grown
 
 
-def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return offsets (n + 1,) and bytes of a large_string array."""
+def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], int]:
+    """Return offsets (n + 1,) of a large_string array, n > 0, and the address of its bytes."""
     _, offsets, data = ids.buffers()
     ends = np.frombuffer(offsets, np.int64, len(ids) + 1, ids.offset * 8)
-    if data is None:
-        return np.zeros(len(ids) + 1, np.int64), np.zeros(0, np.uint8)
-    # Of a slice only its own bytes: the buffer may be that of a whole column.
-    used = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
-    return ends - ends[0], used.copy()
+    return _whole(ends), 0 if data is None else data.address
+
+
+def _whole(array: NDArray[Number]) -> NDArray[Number]:
+    """Return an array whose entries lie behind one another, each where its size divides."""
+    array = np.ascontiguousarray(array)
+    return array if array.flags.aligned else array.copy()
+
+
+def _at(array: NDArray[Any]) -> int:
+    """Return the address of an array, which the caller keeps; ndarray.ctypes takes longer."""
+    return int(pa.py_buffer(array).address)
 
 
 def _as_slice(slots: NDArray[np.int64]) -> Slots:
     """Return slots as a slice where they run on without a gap, which is stored faster."""
+    from fastdiv_kernels.cpu import lookup
+
     n = len(slots)
-    if n and slots[-1] - slots[0] == n - 1 and bool((np.diff(slots) == 1).all()):
+    if n and slots[-1] - slots[0] == n - 1 and lookup.consecutive(slots):
         return slice(int(slots[0]), int(slots[0]) + n)
     return slots

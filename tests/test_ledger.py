@@ -1,5 +1,7 @@
 """The ledger against a dict, for ids of every type, in any order, with any guess."""
 
+import copy
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -151,6 +153,126 @@ def test_a_batch_without_rows_changes_nothing(kind):
     for guess in (0, 1, 3):
         check(ledger, model, kind, [], guess)
     assert_ids(ledger, model)
+
+
+NUMBERS = {
+    "int64": (np.int64, [-(2**63), -(2**63) + 5, -300, 0, 400, 10**15, 2**63 - 200]),
+    "uint64": (np.uint64, [0, 300, 2**63 - 50, 2**63 + 100, 2**64 - 200]),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_runs_shuffles_and_jumps_of_dense_and_scattered_ids(kind, data):
+    """Runs make a table of places, jumps beyond it a hash table, and more runs one of places."""
+    dtype, starts = NUMBERS[kind]
+    ledger, model, before = Ledger(), Slots(), []
+    for _ in range(data.draw(st.integers(1, 6))):
+        start, n = data.draw(st.sampled_from(starts)), data.draw(st.integers(1, 180))
+        known = data.draw(st.integers(0, len(before)))
+        values = before[known:] + [start + i for i in range(n)]
+        how = data.draw(st.sampled_from(["as they come", "shuffled", "twice"]))
+        if how == "shuffled":
+            np.random.default_rng(n).shuffle(values)
+        elif how == "twice":
+            values += values
+        guess = data.draw(st.integers(0, 400))
+        samples = ledger.n
+        if data.draw(st.booleans()):  # a batch that is taken back
+            other = Slots()
+            other.of = dict(model.of)
+            got = ledger.slots(np.array(values, dtype), len(values), guess)
+            assert as_list(got) == other.slots(values)
+            ledger.undo(samples)
+        got = ledger.slots(np.array(values, dtype), len(values), guess)
+        assert as_list(got) == model.slots(values)
+        before = values
+    assert_ids(ledger, model)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    batches=st.lists(
+        st.tuples(
+            st.lists(
+                st.builds(
+                    lambda stem, times, end: stem * times + end,
+                    st.sampled_from(["", "\0", "a", "a\0b", "12345678", "ü"]),
+                    st.sampled_from([0, 1, 2, 7, 8, 9, 63, 64, 65, 600]),
+                    st.sampled_from(["", "\0", "x", "7654321", "123456789"]),
+                ),
+                min_size=1,
+                max_size=12,
+            ),
+            st.integers(0, 20),
+            st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_strings_of_any_length(batches):
+    ledger, model = Ledger(), Slots()
+    for values, guess, taken_back in batches:
+        samples = ledger.n
+        if taken_back:
+            ledger.slots(strings(values), len(values), guess)
+            ledger.undo(samples)
+        assert as_list(ledger.slots(strings(values), len(values), guess)) == model.slots(values)
+    assert model.of == {} or ledger.ids().to_pylist() == list(model.of)
+
+
+@pytest.mark.parametrize("n", [63, 64, 65, 129, 1000])
+def test_one_id_that_differs_anywhere_is_seen(n):
+    """The same order is compared in steps; so is whether ids increase."""
+    ids = np.arange(10, 10 + n)
+    for at in {0, 1, 62, n - 1} | set(range(60, n, 61)):
+        ledger, model = Ledger(), Slots()
+        ledger.slots(ids, n, 0)
+        model.slots(ids.tolist())
+        other = ids.copy()
+        other[at] = 5000
+        assert as_list(ledger.slots(other, n, 0)) == model.slots(other.tolist())
+        fresh, model = Ledger(), Slots()
+        other[at] = other[at - 1]  # falls at 0, stays at any other place
+        assert as_list(fresh.slots(other, n, 0)) == model.slots(other.tolist())
+
+
+@pytest.mark.parametrize("kind", ["read only", "unaligned", "every second"])
+def test_ids_as_an_array_may_hold_them(kind):
+    n = 300
+    wide = np.zeros(8 * n + 8, np.uint8)
+    ids = {"unaligned": wide[4:-4].view(np.int64), "every second": np.zeros(2 * n, np.int64)[::2]}
+    ids = ids.get(kind, np.zeros(n, np.int64))
+    ids[:] = np.random.default_rng(0).permutation(n) * 10**12
+    ids.flags.writeable = kind != "read only"
+    ledger, model = Ledger(), Slots()
+    for x in (ids, ids, ids[::-1]):
+        assert as_list(ledger.slots(x, n, 0)) == model.slots(x.tolist())
+
+
+@every_kind
+def test_a_copy_goes_on_by_itself(kind):
+    ledger, model = Ledger(), Slots()
+    check(ledger, model, kind, range(200, 0, -1), 0)
+    other, others = copy.deepcopy(ledger), Slots()
+    others.of = dict(model.of)
+    for one, of_it, numbers in ((ledger, model, range(300)), (other, others, range(400, 100, -1))):
+        check(one, of_it, kind, numbers, 0)
+        check(one, of_it, kind, numbers, 0)
+        assert_ids(one, of_it)
+
+
+def test_dense_ids_have_a_table_of_places_until_one_comes_from_afar():
+    rng = np.random.default_rng(0)
+    ledger, model = Ledger(), Slots()
+    ids = np.arange(1000) - 500
+    for order, places in ((ids, True), (np.append(ids, 10**17), False)):
+        ledger.slots(order, len(order), 0)
+        model.slots(order.tolist())
+        mixed = rng.permutation(order)
+        assert as_list(ledger.slots(mixed, len(mixed), 0)) == model.slots(mixed.tolist())
+        assert (ledger._ids.table.base is not None) == places
 
 
 def test_ids_that_hash_alike_are_told_apart():
