@@ -21,7 +21,7 @@ from benchmarks.cases import Workload, floor_workloads
 ROOT = Path(__file__).resolve().parents[1]
 STARTED_AT_ONCE = 2
 ENDS_WITHIN_S = 10.0  # a process that has been told to
-ENOUGH_S = 5.0  # a competitor that has been timed for so long, three times at least, is done
+ENOUGH_S = 3.0  # a competitor that has been timed for so long, three times at least, is done
 LEAST_RUNS = 3
 THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
