@@ -15,6 +15,7 @@ from benchmarks import (
     data,
     explain,
     floor,
+    jax_peers,
     kernel_peers,
     report,
     scan,
@@ -169,6 +170,15 @@ def test_torch_computes_what_fastdiv_computes(arrays, pieces_of_300_rows):
     np.testing.assert_allclose(confidence, scores.confidence, rtol=1e-5)
     np.testing.assert_allclose(margin, scores.margin, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(brier, scores.brier, rtol=1e-4, atol=1e-6)
+
+
+def test_jax_computes_what_fastdiv_computes(arrays, monkeypatch):
+    pytest.importorskip("jax")
+    monkeypatch.setattr("benchmarks.jax_peers.PIECE_BYTES", 4 * 10 * 300)
+    scores = scored(arrays)
+    loss, correct = jax_peers.full(arrays)()()
+    np.testing.assert_allclose(loss, scores.loss, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(correct, scores.correct)
 
 
 @pytest.mark.parametrize("c", [2, 10, 100])
