@@ -34,6 +34,28 @@ class _Later:
         return getattr(importlib.import_module(self._name), name)
 
 
+class _Function:
+    """A function of Numba's that kernels call, imported when one is compiled."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def _numba_type_(self) -> Any:
+        """Tell Numba, which asks any object for this, what type it has in compiled code."""
+        import numba
+        from numba.core.registry import cpu_target
+
+        return cpu_target.typing_context.resolve_value_type(getattr(numba, self._name))
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it, not compiled."""
+        import numba
+
+        return getattr(numba, self._name)(*arguments)
+
+
+carray: Any = _Function("carray")  # an array where an address says
 types: Any = _Later("numba.types")
 cgutils: Any = _Later("numba.core.cgutils")  # pieces of LLVM code
 

@@ -5,11 +5,10 @@ LLVM makes none of these of a loop that may stop early.
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 
-from fastdiv_kernels.cpu.jit import inner, intrinsic, types
+from fastdiv_kernels.cpu.jit import carray, inner, intrinsic, types
 
 GROUP = 16  # uint32 of a cache line
 STEP = 64  # int64 compared at once: 512 bytes of either side
@@ -162,7 +161,7 @@ def step_falls(typing_context: Any, a: Any, flip: Any) -> Any:
 @inner()
 def words(address: Any, n: Any) -> Any:
     """Return the n int64 at an address as an array, which holds nothing alive."""
-    return numba.carray(words_at(address), (n,))
+    return carray(words_at(address), (n,))
 
 
 @inner()

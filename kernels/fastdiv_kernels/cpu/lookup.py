@@ -15,11 +15,10 @@ Ids are given by address: arrays that may be written and arrays that may not wou
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from fastdiv_kernels.cpu.groups import BITS, ask_for_group, enter, hash_bytes, likely, mix, place
-from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.cpu.jit import carray, inner, kernel
 from fastdiv_kernels.cpu.lines import (
     FREE,
     GROUP,
@@ -91,7 +90,7 @@ def consecutive(slots: Any) -> Any:
 @kernel
 def same_labels(known: Any, slots: Any, at: Any) -> Any:
     """Say whether the int32 labels at an address are those known of the slots (n,)."""
-    labels = numba.carray(halves_at(at), (len(slots),))
+    labels = carray(halves_at(at), (len(slots),))
     for start in range(0, len(slots), STEP):
         differs = np.int32(0)
         for i in range(start, min(start + STEP, len(slots))):

@@ -34,7 +34,9 @@ SCALARS |= {
     dtype.type: np.ctypeslib.as_ctypes_type(dtype)
     for dtype in map(np.dtype, ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"))
 }
-RESULTS = {"int64": ctypes.c_int64, "float64": ctypes.c_double, "none": None}
+RESULTS = {
+    "int64": ctypes.c_int64, "float64": ctypes.c_double, "bool": ctypes.c_bool, "none": None,
+}  # fmt: skip
 MOST_RESULTS = 8  # words
 
 

@@ -117,7 +117,7 @@ def group_is_trivial(
 def levels_are_trivial(
     data: Any, start: Any, stop: Any, bits: Any, n: Any, first: Any, period: Any
 ) -> Any:
-    """Say whether n levels are those of lists of one length, none of which is missing.
+    """Return 1 where n levels are those of lists of one length, none of which is missing, else 0.
 
     Runs that were seen to be so need not be looked into when their bytes come again, as they do
     every few lists.
@@ -143,21 +143,21 @@ def levels_are_trivial(
         header, at = run_header(data, at, stop)
         count = header >> 1
         if header < 0 or count == 0:
-            return False
+            return 0
         if header & 1 == 0:
             if at + 1 > stop:
-                return False
+                return 0
             count = min(count, n - done)
             if not run_is_trivial(np.int64(data[at]), count, phase, period, highest):
-                return False
+                return 0
             at += 1
         else:
             size = count * bits
             if count > n or at + size > stop:
-                return False
+                return 0
             count = min(8 * count, n - done)
             if not group_is_trivial(data, at, count, bits, phase, period, highest):
-                return False
+                return 0
             at += size
         done += count
         if period > 0:
@@ -169,14 +169,14 @@ def levels_are_trivial(
             done += again * values
             at += again * (at - known_at)
             known_at, known_done = at, done
-    return True
+    return 1
 
 
 @kernel
 def decode_indices(
     data: Any, start: Any, stop: Any, bits: Any, n: Any, dictionary: Any, values: Any
 ) -> Any:
-    """Write the n values that indices in data[start:stop] stand for; say whether all could be.
+    """Write the n values that indices in data[start:stop] stand for; return 1, or 0 if one has none.
 
     Parameters
     ----------
@@ -192,19 +192,19 @@ def decode_indices(
     at = start
     done = np.int64(0)
     if m == 0:
-        return n == 0
+        return 1 if n == 0 else 0
     while done < n:
         header, at = run_header(data, at, stop)
         count = header >> 1
         if header < 0 or count == 0:
-            return False
+            return 0
         if header & 1 == 0:
             if at + width > stop:
-                return False
+                return 0
             index = run_value(data, at, width)
             at += width
             if index >= m:
-                return False
+                return 0
             count = min(count, n - done)
             for i in range(count):
                 values[done + i] = dictionary[index]
@@ -212,7 +212,7 @@ def decode_indices(
             continue
         size = count * bits
         if count > n or at + size > stop:
-            return False
+            return 0
         count = min(8 * count, n - done)
         # So many have a whole word from where they begin.
         safe = min(count, max(np.int64(0), (8 * (len(data) - at - 8)) // bits)) if bits else count
@@ -226,7 +226,7 @@ def decode_indices(
             highest = max(highest, index)
             values[done + i] = dictionary[index if index < m else 0]
         if highest >= m:
-            return False
+            return 0
         at += size
         done += count
-    return True
+    return 1

@@ -17,7 +17,6 @@ from fastdiv_kernels.cpu.row_lanes import INT64, LINE, Lanes
 
 GROUP = 64  # values: as many as a mask has bits
 LINES_IN_ORDER = 2  # of a group, that the first pass asks for; the second asks for the others
-INDEX = types.int64
 
 
 @intrinsic
@@ -90,8 +89,8 @@ def block_order(
         results = (highest, rest, block.place(group), b.fptosi(block.total(better), INT64))
         return context.make_tuple(builder, signature.return_type, results)
 
-    result = types.Tuple((of_label, of_label, INDEX, INDEX))
-    return result(data, INDEX, INDEX, of_label, INDEX, INDEX), generate
+    result = types.Tuple((of_label, of_label, types.int64, types.int64))
+    return result(data, types.int64, types.int64, of_label, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -120,7 +119,7 @@ def block_exps(typing_context: Any, data: Any, at: Any, count: Any, m: Any, ahea
         results = [block.total(parts) for parts in (s, q)]
         return context.make_tuple(builder, signature.return_type, results)
 
-    return types.Tuple((m, m))(data, INDEX, INDEX, m, INDEX), generate
+    return types.Tuple((m, m))(data, types.int64, types.int64, m, types.int64), generate
 
 
 @intrinsic
@@ -147,7 +146,7 @@ def block_probs(typing_context: Any, data: Any, at: Any, count: Any, m: Any, ahe
         results.append(lanes.fold(b.load(lowest), lanes.smaller))
         return context.make_tuple(builder, signature.return_type, results)
 
-    return types.Tuple((m, m, m))(data, INDEX, INDEX, m, INDEX), generate
+    return types.Tuple((m, m, m))(data, types.int64, types.int64, m, types.int64), generate
 
 
 @intrinsic
@@ -159,7 +158,7 @@ def group_equal(typing_context: Any, data: Any, at: Any, x: Any) -> Any:
         wanted = lanes.spread(args[2])
         return _mask(builder, [builder.fcmp_ordered("==", x, wanted) for x in xs], lanes.width)
 
-    return types.uint64(data, INDEX, x), generate
+    return types.uint64(data, types.int64, x), generate
 
 
 @intrinsic
@@ -177,7 +176,7 @@ def group_highest_but(typing_context: Any, data: Any, at: Any, but: Any, x: Any)
             highest = lanes.larger(b.select(keeps, x, lanes.constant(float("-inf"))), highest)
         return lanes.fold(highest, lanes.larger)
 
-    return x(data, INDEX, INDEX, x), generate
+    return x(data, types.int64, types.int64, x), generate
 
 
 @intrinsic
@@ -187,7 +186,7 @@ def lowest_bit(typing_context: Any, mask: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
-    return INDEX(types.uint64), generate
+    return types.int64(types.uint64), generate
 
 
 @intrinsic
@@ -197,7 +196,7 @@ def bits_set(typing_context: Any, mask: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
 
-    return INDEX(types.uint64), generate
+    return types.int64(types.uint64), generate
 
 
 class Block:
