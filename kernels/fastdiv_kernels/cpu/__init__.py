@@ -16,7 +16,7 @@ from fastdiv_kernels.cpu.cache import numba_version
 from fastdiv_kernels.cpu.distributions import distributions
 from fastdiv_kernels.cpu.machine_code import ANY_PLACE
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
-from fastdiv_kernels.cpu.score import kernel_for
+from fastdiv_kernels.cpu.score import STORED, few_kernel_for, is_few, kernel_for
 from fastdiv_kernels.cpu.tally import tally_blocks, tally_classes, tally_rows
 from fastdiv_kernels.cpu.temper import temper_curves, temper_pairs, temper_vectors
 from fastdiv_kernels.cpu.temperatures import tally_curves, tally_pairs, tally_vectors
@@ -56,9 +56,18 @@ def score(
 ) -> None:  # fmt: skip
     """Score each row; see the contract."""
     tolerance = SUM_TOLERANCE_16_BIT if predictions.dtype in BITS else SUM_TOLERANCE
-    kernel_for(predictions.shape[1], predictions.dtype)(
-        _values(np.ascontiguousarray(predictions)), _same_type(labels), int(kind), tolerance, loss,
-        correct, predicted, confidence, margin, brier, rank, status,
+    n, c = predictions.shape
+    given = np.ascontiguousarray(predictions)
+    if is_few(given):
+        few_kernel_for(c)(
+            given.__array_interface__["data"][0], STORED[given.dtype], n, c, _same_type(labels),
+            int(kind), tolerance, loss, correct, predicted, confidence, margin, brier, rank,
+            status,
+        )  # fmt: skip
+        return
+    kernel_for(c, given.dtype)(
+        _values(given), _same_type(labels), int(kind), tolerance, loss, correct, predicted,
+        confidence, margin, brier, rank, status,
     )  # fmt: skip
 
 
@@ -123,9 +132,10 @@ class _Writable:
 def _same_type(array: Array) -> Array:
     """Return an array in the one form kernels are compiled for.
 
-    Numba compiles read-only and unaligned arrays apart; what comes from Arrow is read-only, and
-    what comes from pages of files may lie anywhere, which most processors do not mind.
+    Numba compiles arrays apart that are read-only, unaligned or not in C order; what comes from
+    Arrow is read-only, and what comes from pages of files may lie anywhere, which most processors
+    do not mind.
     """
-    if not (array.flags.aligned or ANY_PLACE):
-        return array.copy()
+    if not (array.flags.c_contiguous and (array.flags.aligned or ANY_PLACE)):
+        return array.copy("C")
     return array if array.flags.writeable else np.asarray(_Writable(array))

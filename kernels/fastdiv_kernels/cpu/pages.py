@@ -176,7 +176,7 @@ def levels_are_trivial(
 def decode_indices(
     data: Any, start: Any, stop: Any, bits: Any, n: Any, dictionary: Any, values: Any
 ) -> Any:
-    """Write the n values that indices in data[start:stop] stand for; return 1, or 0 if one has none.
+    """Write the n values that indices in data[start:stop] stand for; return 1, else 0.
 
     Parameters
     ----------
