@@ -17,7 +17,7 @@ from fastdiv_kernels.cpu.distributions import distributions
 from fastdiv_kernels.cpu.machine_code import ANY_PLACE
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import STORED, few_kernel_for, is_few, kernel_for
-from fastdiv_kernels.cpu.tally import tally_blocks, tally_classes, tally_rows
+from fastdiv_kernels.cpu.tally import tally, tally_classes
 from fastdiv_kernels.cpu.temper import temper_curves, temper_pairs, temper_vectors
 from fastdiv_kernels.cpu.temperatures import tally_curves, tally_pairs, tally_vectors
 from fastdiv_kernels.cpu.transitions import dynamics, transitions
@@ -69,15 +69,6 @@ def score(
         _values(given), _same_type(labels), int(kind), tolerance, loss, correct, predicted,
         confidence, margin, brier, rank, status,
     )  # fmt: skip
-
-
-def tally(
-    loss: Array, confidence: Array, margin: Array, brier: Array, flags: Array, counts: Array,
-    bins: Array, loss_sums: Array, sums: Array,
-) -> None:  # fmt: skip
-    """Add the stored scores of one epoch to its totals; see the contract."""
-    kernel = tally_blocks if loss.dtype == np.float32 else tally_rows
-    kernel(loss, confidence, margin, brier, flags, counts, bins, loss_sums, sums)
 
 
 def profile(predictions: Array, kind: Kind, predicted: Array, profile: Array) -> None:
