@@ -6,6 +6,7 @@ both of two sums, of which one is masked. So the passes of `row_passes` are writ
 512 bits; for a processor whose registers are narrower LLVM splits them.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,11 @@ from fastdiv_kernels.cpu.arithmetic import IN_HARDWARE
 from fastdiv_kernels.cpu.jit import types
 
 # Whether an operation can be told which lanes it is for; otherwise a 0 is added in the others.
-MASKS = bool(llvm.get_host_cpu_features().get("avx512f"))
+MASKS = (
+    not os.environ.get("NUMBA_CPU_NAME")  # Numba compiles for another machine
+    and "NUMBA_CPU_FEATURES" not in os.environ
+    and bool(llvm.get_host_cpu_features().get("avx512f"))
+)
 BITS = 512  # of a vector of float32 or float64
 LOCALITY = 2  # of what is asked for: the second cache
 LINE = 64  # bytes of a line of cache
