@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fastdiv.sources.pages.codec import BROTLI, GZIP, SNAPPY, ZSTD, decompress
 from fastdiv.sources.pages.headers import (
     DATA,
     DATA_V2,
@@ -29,17 +29,9 @@ from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
 
 Bytes = NDArray[np.uint8]
 
-# Codecs by their number in the footer, and how much larger than it is stored a page can be.
-CODECS = {
-    1: ("snappy", 25), 2: ("gzip", 1100), 4: ("brotli", 100_000), 6: ("zstd", 100_000),
-    7: ("lz4_raw", 260),
-}  # fmt: skip
+# How much larger than it is stored a page can be, by codec.
+MOST_LARGER = {SNAPPY: 25, GZIP: 1100, BROTLI: 100_000, ZSTD: 100_000}
 WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
-
-
-@cache
-def _codec(name: str) -> Any:
-    return pa.Codec(name)
 
 
 @dataclass(slots=True)
@@ -82,7 +74,7 @@ class ColumnPages:
         self._end = chunk.start + chunk.total_compressed_size
         if not 0 <= self._at <= self._end <= len(file):
             raise Unexpected("pages that are not in the file")
-        if chunk.codec and chunk.codec not in CODECS:
+        if chunk.codec and chunk.codec not in MOST_LARGER:
             raise Unexpected("a codec that is rare")
         self._done = 0  # values
         self._failed: Unexpected | None = None
@@ -155,17 +147,15 @@ class ColumnPages:
             if len(body) != size:
                 raise Unexpected("a page of another size")
             return body
-        name, most = CODECS[self._chunk.codec]
-        if size > most * len(body) + 64 or size > self._chunk.total_uncompressed_size:
+        most = MOST_LARGER[self._chunk.codec] * len(body) + 64
+        if size > most or size > self._chunk.total_uncompressed_size:
             raise Unexpected("a page that cannot be so large")
         if not size:
             return np.empty(0, np.uint8)
         try:
-            found = _codec(name).decompress(pa.py_buffer(body), size)
-        except (OSError, pa.ArrowException, ValueError, MemoryError):
+            found = decompress(self._chunk.codec, body.data, size)
+        except (OSError, pa.ArrowException, ValueError, MemoryError, zlib.error):
             raise Unexpected("a page that cannot be decompressed") from None
-        if found.size != size:
-            raise Unexpected("a page of another size")
         return np.frombuffer(found, np.uint8)
 
     def _values(self, header: PageHeader, body: Bytes) -> Bytes:
