@@ -7,15 +7,11 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastdiv.backends import resolve
-from fastdiv.batch import Batch, Chunk, Scores
+from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import UsageError
 from fastdiv.pipeline import Pipeline
 from fastdiv.plan import (
@@ -29,11 +25,10 @@ from fastdiv.plan import (
 from fastdiv.run import Run
 from fastdiv.run_directory import check_target, directory_beside, put_in_place
 from fastdiv.scan import Options, Scan
-from fastdiv.scoring import Room, score_batch, usable_threads
+from fastdiv.scorer import Scored, Scorer
+from fastdiv.scoring import usable_threads
 from fastdiv.scratch import temporary_directory
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
-from fastdiv.stored import flags_of
-from fastdiv_kernels.contract import profile_width
 
 
 class Progress(Protocol):
@@ -50,19 +45,6 @@ class Progress(Protocol):
     def finish(self) -> None:
         """Say that all has been read, or that reading has stopped."""
         ...
-
-
-@dataclass(slots=True)
-class Scored:
-    """A batch and its scores, in the arrays that they were given."""
-
-    batch: Batch
-    scores: Scores
-    flags: NDArray[np.uint8]  # (n,)
-    room: Scores
-
-    def __len__(self) -> int:
-        return len(self.flags)
 
 
 def analyze(
@@ -182,17 +164,13 @@ def analyze(
     directory = temporary_directory() if output is None else directory_beside(Path(output))
     try:
         layout = data.layout
-        width = profile_width(layout.classes) if options.keeps_profiles else 0
-        room = Room(layout.batch_rows, layout.dtype, width)
+        scorer = Scorer(
+            kernels, layout.kind, layout.dtype, layout.classes, layout.batch_rows,
+            options.clip_nats, options.keeps_profiles,
+        )  # fmt: skip
 
         def read_and_score(chunk: Chunk) -> Iterator[Scored]:
-            for batch in data.read(chunk):
-                taken = room.take(len(batch.labels))
-                scores = score_batch(
-                    kernels, batch, layout.kind, options.clip_nats, options.keeps_profiles, taken
-                )
-                batch.predictions = np.empty((0, 0))  # not needed any more
-                yield Scored(batch, scores, flags_of(scores), taken)
+            return map(scorer.score, data.read(chunk))
 
         row_bytes = SCORED_ROW_BYTES + kept_bytes(layout, options.scores)
         pipeline = Pipeline(read_and_score, lambda item: len(item) * row_bytes, IN_FLIGHT_BYTES)
@@ -214,8 +192,8 @@ def analyze(
                 progress.start(data, plan)
             try:
                 for item in pipeline.run(plan.chunks, threads):
-                    scan.commit(item.batch, item.scores, item.flags)
-                    room.give_back(item.room)
+                    scan.commit(item.batch, item.scores, item.flags, totals=item.totals)
+                    scorer.give_back(item)
                     if progress is not None:
                         progress.advance(len(item), item.batch.nbytes)
             finally:

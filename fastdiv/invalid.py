@@ -56,8 +56,7 @@ class InvalidRows:
         self, part: int, status: NDArray[np.uint8], labels: NDArray[np.int32],
         place: Callable[[int], str],
     ) -> None:  # fmt: skip
-        """Count the invalid among rows of a part."""
-        self.part_rows[part] += len(status)
+        """Count the invalid among rows of a part, all of whose rows are counted elsewhere."""
         reasons = status & REASON
         if not reasons.any():
             return

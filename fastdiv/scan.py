@@ -24,8 +24,9 @@ from fastdiv.run import SCHEMA_VERSION, tables_of
 from fastdiv.run_directory import scores_directory
 from fastdiv.sources import Layout
 from fastdiv.split import SplitScan
+from fastdiv.states import RowTotals
 from fastdiv.tables import History, Samples, step_totals
-from fastdiv_kernels.contract import Backend, dtype_name
+from fastdiv_kernels.contract import Backend, Count, dtype_name
 
 SCORES = ("all", "slim", "rolling")
 
@@ -106,16 +107,19 @@ class Scan:
     # -- as batches come -------------------------------------------------------------------
 
     def commit(
-        self, batch: Batch, scores: Scores, flags: NDArray[np.uint8], tally: Tally | None = None
-    ) -> None:
+        self, batch: Batch, scores: Scores, flags: NDArray[np.uint8], tally: Tally | None = None,
+        totals: RowTotals | None = None,
+    ) -> None:  # fmt: skip
         """Give a batch's samples their slots, store their scores, and count them.
 
-        A batch of one split and epoch is taken whole, or refused and leaves nothing.
+        A batch of one split and epoch is taken whole, or refused and leaves nothing. `totals` are
+        those of all its rows, if they are known.
         """
         tally = self.tally if tally is None else tally
         for split, epoch, rows in groups(batch):
             if self.selected is None or self.selected(epoch):
-                self._commit_group(batch, scores, flags, split, epoch, rows, tally)
+                of_group = totals if rows is None else None
+                self._commit_group(batch, scores, flags, split, epoch, rows, tally, of_group)
         tally.nbytes += batch.nbytes
 
     def _commit_group(
@@ -127,6 +131,7 @@ class Scan:
         epoch: int,
         rows: NDArray[np.int64] | None,
         tally: Tally,
+        totals: RowTotals | None,
     ) -> None:
         labels, ids = batch.labels, batch.ids
         if rows is not None:
@@ -147,12 +152,16 @@ class Scan:
         if self.options.scores == "rolling":
             self._close_before(part, epoch)
         try:
-            part.put(epoch, ids, scores, flags, labels, self.options.duplicates == "first")
+            first_wins = self.options.duplicates == "first"
+            part.put(epoch, ids, scores, flags, labels, first_wins, totals=totals)
         except Contradiction as found:
             raise self._contradiction(batch, row_of(found.row), split, epoch) from None
-        tally.invalid.note(batch.chunk.part, scores.status, labels, place)
-        tally.invalid.note_infinite(scores.loss, place)
         tally.rows += len(scores)
+        tally.invalid.part_rows[batch.chunk.part] += len(scores)
+        if totals is None or totals.epoch.invalid:
+            tally.invalid.note(batch.chunk.part, scores.status, labels, place)
+        if totals is None or totals.epoch.count(Count.INFINITE):
+            tally.invalid.note_infinite(scores.loss, place)
 
     def split(self, name: str | None) -> SplitScan:
         """Return what has been read of a split, begun if nothing has."""
@@ -234,13 +243,15 @@ class Scan:
         for epoch in sorted(e for e in part.store.files if e not in part.rows):
             name = self.epoch_names.get(epoch)
             before = part.rows[max(part.rows)] if part.rows else None
+            known, part.totals[epoch] = part.totals.get(epoch), None  # rows that still come
             found = step_totals(
                 self.kernels, samples, None if before is None else before.epoch, epoch,
-                layout.classes, *how,
+                layout.classes, known, *how,
             )  # fmt: skip
-            means = ClassMeans.of(found.classes.counts)
-            row = EpochRow(part.name, epoch, found.epoch, layout.classes, name, means)
-            classes = class_table(part.name, epoch, found.classes, layout.class_names)
+            of_classes = found.rows.classes
+            means = ClassMeans.of(of_classes.counts)
+            row = EpochRow(part.name, epoch, found.rows.epoch, layout.classes, name, means)
+            classes = class_table(part.name, epoch, of_classes, layout.class_names)
             part.classes[epoch] = classes
             if before is not None:
                 part.pairs.append(PairRow(part.name, before, row, found.pair))
@@ -357,8 +368,6 @@ def _contradiction(places: list[str], id_: Any, epoch: int) -> DataError:
 def groups(batch: Batch) -> Iterator[tuple[str | None, int, NDArray[np.int64] | None]]:
     """Divide the rows of a batch by split and epoch; None stands for all rows."""
     epochs = batch.epochs
-    if isinstance(epochs, np.ndarray) and len(epochs) and (epochs == epochs[0]).all():
-        epochs = int(epochs[0])
     if batch.splits is None and not isinstance(epochs, np.ndarray):
         if len(batch.labels):
             yield batch.chunk.split, epochs, None

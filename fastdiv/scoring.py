@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = {"logits": Kind.LOGITS, "probs": Kind.PROBS, "logprobs": Kind.LOGPROBS}
 PIECE_BYTES = 4 << 20  # predictions a thread takes at once
-TILE_BYTES = 1 << 20  # predictions scored before their profiles are made
+TILE_BYTES = 1 << 20  # predictions scored before more is made of them and their scores
 
 
 def usable_threads(threads: int | None) -> int:
@@ -110,60 +110,23 @@ def run_all(work: Callable[[int], None], items: range, threads: int) -> None:
             list(pool.map(work, items))
 
 
-class Room:
-    """Arrays for the scores of batches, which are written again: fresh pages take as long as
-    scoring does.
-
-    Parameters
-    ----------
-    rows : int
-        Most rows of a batch.
-    dtype
-        Of the predictions.
-    width : int
-        Of a profile; 0 where none is kept.
-    """  # noqa: D205
-
-    def __init__(self, rows: int, dtype: np.dtype[np.generic], width: int) -> None:
-        self._rows = rows
-        self._dtype = dtype
-        self._width = width
-        self._free: list[Scores] = []  # its methods are atomic
-
-    def take(self, n: int) -> Scores:
-        """Return arrays of at least n rows, for whoever gives them back."""
-        try:
-            scores = self._free.pop()
-        except IndexError:
-            scores = self._new(max(n, self._rows))
-        return scores if len(scores) >= n else self._new(n)
-
-    def give_back(self, scores: Scores) -> None:
-        """Take arrays back that nobody looks at any more."""
-        self._free.append(scores)
-
-    def _new(self, n: int) -> Scores:
-        scores = Scores.empty(n, self._dtype)
-        if self._width:
-            scores.profile = np.empty((n, self._width), np.float16)
-        return scores
-
-
 def score_batch(
     kernels: Backend, batch: Batch, kind: Kind, clip_nats: float | None, profiles: bool,
-    room: Scores | None = None,
+    room: Scores | None = None, note: Callable[[slice, Scores], None] | None = None,
 ) -> Scores:  # fmt: skip
     """Score a batch, with the problems that only its source could see, and the user's clipping.
 
     `profiles`: keep of each vector what its loss at other temperatures is made from. `room`: at
-    least as many rows, and profiles if they are kept, of which the first are written.
+    least as many rows, and profiles if they are kept, of which the first are written. `note` is
+    told the rows and scores of each tile, which are then in cache.
     """
     x = batch.predictions
     n, c = x.shape
     if room is None:
-        room = Room(n, x.dtype, profile_width(c) if profiles else 0).take(n)
-    # Tiles are in cache when their profiles are made.
-    step = max(1, TILE_BYTES // (x.itemsize * c)) if room.profile is not None else n
+        room = Scores.empty(n, x.dtype)
+        if profiles and profile_width(c):
+            room.profile = np.empty((n, profile_width(c)), np.float16)
+    step = max(1, TILE_BYTES // (x.itemsize * c)) if room.profile is not None or note else n
     for start in range(0, n, max(1, step)):
         rows = slice(start, min(start + step, n))
         scores = room.take(rows)
@@ -174,6 +137,8 @@ def score_batch(
             kernels.profile(x[rows], kind, scores.predicted, scores.profile)
         if clip_nats is not None:
             np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
+        if note is not None:
+            note(rows, scores)
     return room.rows(0, n)
 
 

@@ -17,6 +17,7 @@ from fastdiv.batch import IdValues, Scores
 from fastdiv.epoch_file import ONCE, Contradiction
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow
+from fastdiv.states import RowTotals
 from fastdiv.store import Store
 from fastdiv.stored import Stored
 from fastdiv.tables import History, Samples
@@ -45,6 +46,7 @@ class SplitScan:
     pairs: list[PairRow] = field(default_factory=list)
     classes: dict[int, pa.Table] = field(default_factory=dict)
     duplicates: Counter[int] = field(default_factory=Counter)
+    totals: dict[int, RowTotals | None] = field(default_factory=dict)  # see `put`
 
     @classmethod
     def create(
@@ -65,9 +67,13 @@ class SplitScan:
     def put(
         self, epoch: int, ids: IdValues | None, scores: Scores | Stored,
         flags: NDArray[np.uint8], labels: NDArray[np.int32], first_wins: bool,
-        highest: Mapping[int, float] = ONCE,
+        highest: Mapping[int, float] = ONCE, totals: RowTotals | None = None,
     ) -> None:  # fmt: skip
-        """Give rows of an epoch their slots and store their scores; see `EpochFile.put`."""
+        """Give rows of an epoch their slots and store their scores; see `EpochFile.put`.
+
+        `totals` are those of the rows, if they are known. As long as they are of all rows that
+        come, each of another sample, their sum is what the store would be totalled to.
+        """
         samples, end = self.ledger.n, self.ends.get(epoch, 0)
         slots = self.ledger.slots(ids, len(labels), end)
         file = self.store.epoch(epoch)
@@ -83,12 +89,19 @@ class SplitScan:
             raise
         self.ends[epoch] = slots.stop if isinstance(slots, slice) else int(slots[-1]) + 1
         self.duplicates[epoch] += again
+        before = self.totals.get(epoch)
+        if again or totals is None:
+            self.totals[epoch] = None
+        elif epoch not in self.totals:
+            self.totals[epoch] = totals
+        elif before is not None:
+            self.totals[epoch] = before.merge(totals)
 
     def forget(self, epoch: int) -> None:
         """Forget an epoch; its samples stay, and what they were in others."""
         if epoch in self.store.files:
             self.store.drop(epoch)
-        for of_epochs in (self.ends, self.rows, self.classes, self.duplicates):
+        for of_epochs in (self.ends, self.rows, self.classes, self.duplicates, self.totals):
             of_epochs.pop(epoch, None)
         self.pairs = [p for p in self.pairs if epoch not in (p.before.epoch, p.after.epoch)]
 
@@ -129,6 +142,7 @@ class SplitScan:
             pairs=self.pairs.copy(),
             classes=self.classes.copy(),
             duplicates=self.duplicates.copy(),
+            totals=self.totals.copy(),
         )
 
 

@@ -99,6 +99,11 @@ class EpochTotals(Mergeable):
         """Samples, valid or not."""
         return int(self.counts[: len(Reason)].sum())
 
+    @property
+    def invalid(self) -> int:
+        """Samples that are in no mean."""
+        return int(self.counts[1 : len(Reason)].sum())
+
     def count(self, which: Count) -> int:
         """Return one of the counts."""
         return int(self.counts[which])
@@ -156,6 +161,28 @@ class ClassTotals(Mergeable):
     def absorb(self, kernels: Backend, x: Stored) -> None:
         """Add stored scores."""
         kernels.tally_classes(x.loss, x.predicted, x.labels, x.flags, self.counts, self.loss_sums)
+
+
+@dataclass(slots=True)
+class RowTotals:
+    """Totals of rows of one epoch, and of each class."""
+
+    epoch: EpochTotals
+    classes: ClassTotals
+
+    @classmethod
+    def zero(cls, loss_dtype: np.dtype[Any], classes: int) -> Self:
+        """Return the totals of nothing."""
+        return cls(EpochTotals.zero(loss_dtype), ClassTotals.zero(classes, loss_dtype))
+
+    def absorb(self, kernels: Backend, x: Stored) -> None:
+        """Add stored scores."""
+        self.epoch.absorb(kernels, x)
+        self.classes.absorb(kernels, x)
+
+    def merge(self, other: Self) -> Self:
+        """Return the totals of both parts of the rows."""
+        return type(self)(self.epoch.merge(other.epoch), self.classes.merge(other.classes))
 
 
 @dataclass(slots=True)

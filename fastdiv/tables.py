@@ -19,7 +19,7 @@ from fastdiv.epoch_file import EpochFile
 from fastdiv.errors import UsageError
 from fastdiv.ledger import Ledger
 from fastdiv.metrics import EpochRow, PairRow
-from fastdiv.states import ClassTotals, Distributions, EpochTotals, PairTotals, total
+from fastdiv.states import Distributions, EpochTotals, PairTotals, RowTotals, total
 from fastdiv.store import OPEN_FILES, Store
 from fastdiv.stored import Stored
 from fastdiv_kernels.contract import DYNAMICS, Array, Backend
@@ -63,33 +63,23 @@ class Samples:
 class StepTotals:
     """Totals of an epoch and of the step that led to it, from one pass over what is stored."""
 
-    epoch: EpochTotals
-    classes: ClassTotals
+    rows: RowTotals
     pair: PairTotals  # of nothing where no epoch is before
 
     @classmethod
     def zero(cls, loss_dtype: np.dtype[Any], classes: int) -> StepTotals:
         """Return the totals of nothing."""
-        return cls(
-            EpochTotals.zero(loss_dtype),
-            ClassTotals.zero(classes, loss_dtype),
-            PairTotals.zero(loss_dtype),
-        )
+        return cls(RowTotals.zero(loss_dtype, classes), PairTotals.zero(loss_dtype))
 
     def absorb(self, kernels: Backend, after: Stored, before: Stored | None = None) -> None:
         """Add the stored scores of a block of slots."""
-        self.epoch.absorb(kernels, after)
-        self.classes.absorb(kernels, after)
+        self.rows.absorb(kernels, after)
         if before is not None:
             self.pair.absorb(kernels, before, after)
 
     def merge(self, other: StepTotals) -> StepTotals:
         """Return the totals of both parts of the data."""
-        return StepTotals(
-            self.epoch.merge(other.epoch),
-            self.classes.merge(other.classes),
-            self.pair.merge(other.pair),
-        )
+        return StepTotals(self.rows.merge(other.rows), self.pair.merge(other.pair))
 
 
 Totals = TypeVar("Totals", EpochTotals, StepTotals, Distributions, PairTotals)
@@ -97,12 +87,20 @@ Totals = TypeVar("Totals", EpochTotals, StepTotals, Distributions, PairTotals)
 
 def step_totals(
     kernels: Backend, samples: Samples, before: int | None, epoch: int, classes: int,
-    pool: Executor, tasks: int,
+    rows: RowTotals | None, pool: Executor, tasks: int,
 ) -> StepTotals:  # fmt: skip
-    """Total an epoch and, where one is before, the transitions from it."""
-    zero = partial(StepTotals.zero, samples.store.loss_dtype, classes)
-    epochs = [epoch] if before is None else [epoch, before]
-    return _total(zero, kernels, samples, epochs, pool, tasks)
+    """Total an epoch and, where one is before, the transitions from it.
+
+    `rows` are totals of the epoch, if they are known.
+    """
+    loss_dtype = samples.store.loss_dtype
+    if rows is None:
+        zero = partial(StepTotals.zero, loss_dtype, classes)
+        epochs = [epoch] if before is None else [epoch, before]
+        return _total(zero, kernels, samples, epochs, pool, tasks)
+    if before is None:
+        return StepTotals(rows, PairTotals.zero(loss_dtype))
+    return StepTotals(rows, _pair_totals(kernels, samples, before, epoch, pool, tasks))
 
 
 def epoch_row(
@@ -128,9 +126,15 @@ def pair_row(
     tasks: int,
 ) -> PairRow:  # fmt: skip
     """Total the transitions between two epochs."""
-    zero = partial(PairTotals.zero, samples.store.loss_dtype)
-    totals = _total(zero, kernels, samples, [before.epoch, after.epoch], pool, tasks)
+    totals = _pair_totals(kernels, samples, before.epoch, after.epoch, pool, tasks)
     return PairRow(samples.split, before, after, totals)
+
+
+def _pair_totals(
+    kernels: Backend, samples: Samples, before: int, after: int, pool: Executor, tasks: int
+) -> PairTotals:
+    zero = partial(PairTotals.zero, samples.store.loss_dtype)
+    return _total(zero, kernels, samples, [before, after], pool, tasks)
 
 
 def _total(

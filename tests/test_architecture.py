@@ -36,6 +36,7 @@ ALLOWED = {
     "epoch_file": {"batch", "disk", "ledger", "stored"},
     "store": {"disk", "epoch_file", "errors"},
     "states": {"stored"},
+    "scorer": {"batch", "scoring", "states", "stored"},
     "temperature": set(),
     "metrics": {"states", "temperature"},
     "tables": {
@@ -46,15 +47,15 @@ ALLOWED = {
         "backends", "errors", "explain", "metrics", "render", "run_directory", "scoring", "scratch",
         "store", "tables",
     },
-    "split": {"batch", "epoch_file", "ledger", "metrics", "store", "stored", "tables"},
+    "split": {"batch", "epoch_file", "ledger", "metrics", "states", "store", "stored", "tables"},
     "invalid": {"errors", "sources"},
     "scan": {
         "batch", "epoch_file", "errors", "invalid", "metrics", "plan", "run", "run_directory",
-        "sources", "split", "tables",
+        "sources", "split", "states", "tables",
     },
     "engine": {
         "backends", "batch", "errors", "pipeline", "plan", "run", "run_directory", "scan",
-        "scoring", "scratch", "sources", "stored",
+        "scorer", "scoring", "scratch", "sources",
     },
     "told": {"errors", "sources"},  # sources: types of columns
     "tracking": {

@@ -18,8 +18,8 @@ SLOW = """
 import sys, time
 from fastdiv import cli, scan
 commit = scan.Scan.commit
-def slowly(*arguments):
-    commit(*arguments)
+def slowly(*arguments, **named):
+    commit(*arguments, **named)
     print("committed", flush=True)
     time.sleep(60)
 scan.Scan.commit = slowly

@@ -250,7 +250,15 @@ def integer_ids(ids: Array) -> IdValues:
     return np.require(ids, np.uint64 if ids.dtype == np.uint64 else np.int64, ["C", "A"])
 
 
-def _epochs(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int64]:
+def _epochs(column: pa.Array, layout: Layout, place: PlaceInBatch) -> NDArray[np.int64] | int:
+    """Return the epochs (n,) of rows; one number where it is the same in all."""
+    epochs = _epoch_numbers(column, layout, place)
+    return int(epochs[0]) if len(epochs) and (epochs == epochs[0]).all() else epochs
+
+
+def _epoch_numbers(
+    column: pa.Array, layout: Layout, place: PlaceInBatch
+) -> NDArray[np.int64]:  # fmt: skip
     name = layout.epoch
     column = plain(column)
     if column.null_count:
