@@ -23,7 +23,7 @@ from fastdiv.sources.fields import (
     plain,
     plain_type,
 )
-from fastdiv.sources.pages.group import Group, ReadBy, mapped
+from fastdiv.sources.pages.group import Group, ReadBy, chunk_of, mapped
 from fastdiv.sources.parquet_footer import ColumnChunk, read_footer
 
 SAMPLE_BYTES = 16 << 20
@@ -110,7 +110,7 @@ class ParquetContainer(Whole):
         """Yield a row group, a few thousand rows at a time, so that its size does not matter."""
         file = _named(lambda: mapped(self.path, self.size), self.path)
         reader = Group(
-            file, self._groups[group], self._stored, self.schema,
+            partial(chunk_of, file), self._groups[group], self._stored, self.schema,
             lambda names, n: self._by_arrow(group, names, n),
         )  # fmt: skip
         done = 0

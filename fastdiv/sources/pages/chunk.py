@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,15 @@ from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
 
 Bytes = NDArray[np.uint8]
 
+
+class ChunkBytes(Protocol):
+    """The stored bytes of a column chunk: an array, or what is fetched as it is sliced."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Bytes: ...
+
+
 # How much larger than it is stored a page can be, by codec.
 MOST_LARGER = {SNAPPY: 25, GZIP: 1100, BROTLI: 100_000, ZSTD: 100_000}
 WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -47,8 +56,8 @@ class ColumnPages:
 
     Parameters
     ----------
-    file : (bytes,) uint8
-        The whole file.
+    data : (bytes,) uint8
+        Those of the chunk alone. They are taken in order.
     chunk, leaf
         What its footer says.
     width : int
@@ -63,16 +72,16 @@ class ColumnPages:
     """
 
     def __init__(
-        self, file: Bytes, chunk: ColumnChunk, leaf: Leaf, width: int, period: int
+        self, data: ChunkBytes, chunk: ColumnChunk, leaf: Leaf, width: int, period: int
     ) -> None:
-        self._file = file
+        self._data = data
         self._chunk = chunk
         self._leaf = leaf
         self._width = width
         self._period = period
-        self._at = chunk.start
-        self._end = chunk.start + chunk.total_compressed_size
-        if not 0 <= self._at <= self._end <= len(file):
+        self._at = 0
+        self._end = chunk.total_compressed_size
+        if len(data) != self._end:
             raise Unexpected("pages that are not in the file")
         if chunk.codec and chunk.codec not in MOST_LARGER:
             raise Unexpected("a codec that is rare")
@@ -98,7 +107,7 @@ class ColumnPages:
     def _next(self) -> Piece:
         while True:
             header = self._header()
-            body = self._file[self._at : self._at + header.size]
+            body = self._data[self._at : self._at + header.size]
             self._at += header.size
             if header.crc is not None and zlib.crc32(body.data) != header.crc & 0xFFFFFFFF:
                 raise Unexpected("a page with a wrong checksum")
@@ -120,11 +129,11 @@ class ColumnPages:
     def _header(self) -> PageHeader:
         if self._at >= self._end:
             raise Unexpected("fewer values than the footer says")
-        near = self._file[self._at : min(self._at + 128, self._end)]
+        near = self._data[self._at : min(self._at + 128, self._end)]
         try:
             header, size = read_header(near.tobytes())
         except Unexpected:  # it may have long statistics
-            near = self._file[self._at : min(self._at + MOST_HEADER_BYTES, self._end)]
+            near = self._data[self._at : min(self._at + MOST_HEADER_BYTES, self._end)]
             header, size = read_header(near.tobytes())
         self._at += size
         if header.size > self._end - self._at:

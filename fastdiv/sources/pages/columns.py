@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastdiv.sources.fields import is_list, plain_type
-from fastdiv.sources.pages.chunk import Bytes, ColumnPages, Piece
+from fastdiv.sources.pages.chunk import Bytes, ChunkBytes, ColumnPages, Piece
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
 
@@ -70,7 +70,9 @@ class Column:
         From any method, where its pages are not as expected; no row is lost by it.
     """
 
-    def __init__(self, file: Bytes, chunk: ColumnChunk, leaf: Leaf, plan: Plan, rows: int) -> None:
+    def __init__(
+        self, data: ChunkBytes, chunk: ColumnChunk, leaf: Leaf, plan: Plan, rows: int
+    ) -> None:
         self._plan = plan
         self._size = 1
         if plan.lists:
@@ -79,7 +81,7 @@ class Column:
                 raise Unexpected("lists of several lengths, or none")
         elif chunk.num_values != rows:
             raise Unexpected("another number of values than rows")
-        self._pages = ColumnPages(file, chunk, leaf, plan.width, self._size if plan.lists else 0)
+        self._pages = ColumnPages(data, chunk, leaf, plan.width, self._size if plan.lists else 0)
         self.row_bytes = self._size * plan.width
         self._waiting: list[Piece] = []
         self._at = 0  # bytes of the first waiting piece that are taken

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastdiv.sources.fields import top_column
-from fastdiv.sources.pages.chunk import Bytes
+from fastdiv.sources.pages.chunk import Bytes, ChunkBytes
 from fastdiv.sources.pages.columns import Column, plan_of
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf, RowGroup
@@ -91,12 +91,19 @@ def mapped(path: str, size: int) -> Bytes:
         return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
 
 
+def chunk_of(file: Bytes, chunk: ColumnChunk) -> Bytes:
+    """Return where a column chunk lies in a file; nothing where the file has not all of it."""
+    end = chunk.start + chunk.total_compressed_size
+    return file[chunk.start : end] if 0 <= chunk.start <= end <= len(file) else file[:0]
+
+
 class Group:
-    """A row group of a file that is mapped.
+    """A row group.
 
     Parameters
     ----------
-    file : (bytes,) uint8
+    stored : callable
+        Of a column chunk: its bytes, none where the file has not all of them.
     group, leaves
         What the footer says.
     schema : pyarrow.Schema
@@ -106,10 +113,10 @@ class Group:
     """
 
     def __init__(
-        self, file: Bytes, group: RowGroup, leaves: list[Leaf], schema: pa.Schema,
-        by_arrow: Callable[[Sequence[str], int], Batches],
+        self, stored: Callable[[ColumnChunk], ChunkBytes], group: RowGroup, leaves: list[Leaf],
+        schema: pa.Schema, by_arrow: Callable[[Sequence[str], int], Batches],
     ) -> None:  # fmt: skip
-        self._file = file
+        self._stored = stored
         self._group = group
         self._leaves = leaves
         self._schema = schema
@@ -167,7 +174,7 @@ class Group:
         leaf = self._leaves[at[0]]
         if chunk.path != leaf.path or chunk.type != leaf.type:
             raise Unexpected("a column that is not that of the schema")
-        return Column(self._file, chunk, leaf, plan, self._group.num_rows)
+        return Column(self._stored(chunk), chunk, leaf, plan, self._group.num_rows)
 
     def _agreeable(self, columns: dict[str, Column], rows: int) -> int:
         """Return at most how many rows to take: those of the widest column's page, if it is large.
