@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import pty
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastdiv_kernels.cpu import cache as cache_module
-from fastdiv_kernels.cpu import jit, machine_code, notice
+from fastdiv_kernels.cpu import entry, jit, machine_code, notice
 from fastdiv_kernels.cpu.cache import packed, unpacked
 from fastdiv_kernels.cpu.machine_code import Code, form_of
 from fastdiv_kernels.cpu.score_tile import score_tile
@@ -190,6 +191,19 @@ def sum_of(arrays, scale, twice):
 
 
 @jit.kernel
+def weigh(x, times):
+    total = 0.0
+    for one in x:
+        total += one
+    return total * times
+
+
+@jit.kernel
+def first_of(records):
+    return records[0].a + records[0].b
+
+
+@jit.kernel
 def refuse(n, x):
     flat = x.reshape(x.size)
     scratch = np.zeros(n)
@@ -205,6 +219,45 @@ def test_tuples_scalars_strides_and_results_pass_through():
     assert sum_of((a[:0], b[:0]), 1, 0) == 0
     assert sum_of((a, b), 2.0, True) == 120  # a bool goes to Numba's dispatcher
     assert form_of(((a, b), 2.0, True)) is None
+
+
+def test_arguments_of_other_forms_in_turns_reach_code_of_their_own():
+    """The latest code compares arguments by itself; where they differ, form_of finds it."""
+    import numba
+
+    def total_of(x, times=2.0):
+        return weigh(x, times)
+
+    x = np.arange(6)
+    turns = [x, x.astype("f4"), x[::2], x.astype("f4").reshape(2, 3).ravel(), x.astype("i1"), x[:0]]
+    for _ in range(3):
+        assert [total_of(one) for one in turns] == [30, 30, 12, 30, 30, 0]
+        assert total_of(x, 3) == total_of(x, np.float32(3)) == 45
+        frozen = x.astype("f4")
+        frozen.flags.writeable = False
+        assert total_of(frozen) == 30
+    other = pickle.loads(pickle.dumps(np.dtype([("a", "i4"), ("b", "f8")])))
+    records = np.ones(3, [("a", "i4"), ("b", "f8")])
+    assert other is not records.dtype
+    for _ in range(2):  # equal dtypes are of one form, wherever they lie
+        assert first_of(records) == first_of(records.astype(other)) == 2
+    with pytest.raises(TypeError):
+        weigh(x)
+    with pytest.raises(numba.TypingError):
+        weigh(object(), 1.0)
+
+
+def test_where_the_layout_of_objects_is_not_known_numba_calls(monkeypatch):
+    assert machine_code.supported()
+    monkeypatch.setattr(entry, "DATA", entry.DATA + 8)
+    assert not entry.layout_is_known.__wrapped__()
+    monkeypatch.setattr(machine_code, "layout_is_known", lambda: False)
+
+    @jit.kernel
+    def double(x):
+        return x[0] * 2
+
+    assert [double(np.array([3.0])), double(np.array([4.0])), double(np.array([2]))] == [6, 8, 4]
 
 
 def test_what_a_kernel_raises_is_raised():

@@ -28,7 +28,8 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
-from fastdiv_kernels.cpu.machine_code import Call, Code, Form, text_of
+from fastdiv_kernels.cpu.entry import HEADER, ITEMS, Form
+from fastdiv_kernels.cpu.machine_code import Call, Code, text_of
 from fastdiv_kernels.cpu.notice import compiling, tell
 
 # Windows has none: there, several processes may compile the same at once.
@@ -55,7 +56,7 @@ def stamp() -> str:
     features = llvm.get_host_cpu_features().flatten()
     versions = (
         sys.version_info[:2], sys.implementation.name, numba_version(), llvmlite.__version__,
-        np.__version__,
+        np.__version__, HEADER, ITEMS,
     )  # fmt: skip
     machine = (platform.machine(), llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
     made_from.update(repr((versions, machine, settings)).encode())

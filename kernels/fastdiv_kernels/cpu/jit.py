@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from fastdiv_kernels.cpu.cache import Cache
-from fastdiv_kernels.cpu.machine_code import Call, Form, compile_for, form_of, supported
+from fastdiv_kernels.cpu.entry import Form
+from fastdiv_kernels.cpu.machine_code import OTHER, Call, compile_for, form_of, supported
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -110,6 +111,10 @@ def tell_numba() -> None:
         cpu_target.target_context.refresh()
 
 
+def _no_call(arguments: tuple[Any, ...], compared: bool) -> Any:
+    return OTHER
+
+
 class Kernel:
     """An entry point that Python calls; has machine code for each form of arguments it was given.
 
@@ -122,15 +127,20 @@ class Kernel:
         functools.update_wrapper(self, function)
         self._function = function
         self._calls: dict[Form, Call] = {}
+        self._latest: Call = _no_call
         self._made: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the machine code for arguments of this form; find or make it where there is none."""
+        result = self._latest(arguments, True)
+        if result is not OTHER:
+            return result
         form = form_of(arguments)
         call = self._calls.get(form)
         if call is None:
             call = self._find(form, arguments)
-        return call(arguments)
+        self._latest = call
+        return call(arguments, False)
 
     def _find(self, form: Form, arguments: tuple[Any, ...]) -> Call:
         with changing:
@@ -138,7 +148,7 @@ class Kernel:
                 code = None
                 if form is not None and supported():
                     code = the_cache().find_or_make(
-                        self._function, form, lambda: compile_for(self.made(), arguments)
+                        self._function, form, lambda: compile_for(self.made(), arguments, form)
                     )
                 self._calls[form] = self._in_numba() if code is None else code
             return self._calls[form]
@@ -150,7 +160,11 @@ class Kernel:
             dispatcher.enable_caching()
             # Numba looks at the file of the kernel alone, but what is inlined comes from others.
             dispatcher._cache._cache_file._source_stamp = the_cache().stamp
-        return lambda arguments: dispatcher(*arguments)
+
+        def call(arguments: tuple[Any, ...], compared: bool) -> Any:
+            return OTHER if compared else dispatcher(*arguments)
+
+        return call
 
     @property
     def py_func(self) -> Callable[..., Any]:

@@ -3,7 +3,8 @@
 A function that Numba compiled takes, by C's calling convention: a place for its result, a place
 for what describes an exception, and its arguments taken apart. An array is seven numbers or more:
 two addresses that owners of memory would use (none here), its size, the size of an item, the
-address of its data, its shape and its strides. It returns 0, or the number of an exception.
+address of its data, its shape and its strides. It returns 0, or the number of an exception. What
+calls it so, given Python's arguments, is beside it in the code (`cpu.entry`).
 """
 
 from __future__ import annotations
@@ -12,28 +13,36 @@ import ctypes
 import pickle
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 
+from fastdiv_kernels.cpu.entry import (
+    ALIGNED,
+    FLAGS,
+    ITEMS,
+    OTHER_FORM,
+    Form,
+    entry_code,
+    layout_is_known,
+)
 from fastdiv_kernels.cpu.memory import MEMORY
 
-Form = Any  # hashable: of each argument a type, or (dtype, dimensions, flags), or a tuple of these
-Call = Callable[[tuple[Any, ...]], Any]
+# Given arguments, and whether their form is compared first: gives OTHER, undone, where it differs.
+Call = Callable[[tuple[Any, ...], bool], Any]
+OTHER = object()
 
-CONTIGUOUS, FORTRAN, ALIGNED, WRITEABLE = 1, 2, 0x100, 0x400  # of NumPy's flags
-FLAGS = CONTIGUOUS | FORTRAN | ALIGNED | WRITEABLE
 # Processors that read numbers from any address as fast as from a multiple of their size.
 ANY_PLACE = ALIGNED if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64") else 0
-WORD = ctypes.c_ssize_t
 SCALARS: dict[type, Any] = {int: ctypes.c_int64, float: ctypes.c_double}
 SCALARS |= {
     dtype.type: np.ctypeslib.as_ctypes_type(dtype)
     for dtype in map(np.dtype, ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"))
 }
+NUMBERS = {int: "i64", float: "double", np.float32: "float", np.float64: "double"}  # in LLVM
 RESULTS = {
     "int64": ctypes.c_int64, "float64": ctypes.c_double, "bool": ctypes.c_bool, "none": None,
 }  # fmt: skip
@@ -42,7 +51,7 @@ MOST_RESULTS = 8  # words
 
 def supported() -> bool:
     """Say whether arguments are passed here as this file passes them."""
-    return ctypes.sizeof(WORD) == 8 and sys.platform != "win32"
+    return ctypes.sizeof(ctypes.c_void_p) == 8 and sys.platform != "win32" and layout_is_known()
 
 
 def form_of(arguments: tuple[Any, ...]) -> Form:
@@ -73,33 +82,34 @@ def text_of(form: Form) -> str:
     return repr(form)
 
 
-def argument_types(form: Form) -> Iterator[Any]:
-    """Yield the types by which arguments of a form are passed."""
-    for one in form:
-        if isinstance(one, type):
-            yield SCALARS[one]
-        elif one[0] == "tuple":
-            yield from argument_types(one[1:])
-        else:
-            yield from [WORD] * (5 + 2 * one[1])
-
-
-def taken_apart(arguments: tuple[Any, ...], to: list[Any]) -> list[Any]:
-    """Append the numbers that are passed for arguments."""
+def numbers_of(arguments: tuple[Any, ...]) -> list[Any]:
+    """Return the numbers among arguments, those in tuples too."""
+    found: list[Any] = []
     for x in arguments:
         kind = type(x)
-        if kind is np.ndarray:
-            address = x.__array_interface__["data"][0]
-            to += (0, 0, x.size, x.itemsize, address, *x.shape, *x.strides)
-        elif kind is tuple:
-            taken_apart(x, to)
-        elif kind is int:
-            if not -(1 << 63) <= x < 1 << 63:  # ctypes would cut it off
-                raise OverflowError("an integer has more than 64 bits")
-            to.append(x)
-        else:
-            to.append(x)
-    return to
+        if kind is tuple:
+            found += numbers_of(x)
+        elif kind is not np.ndarray:
+            found.append(x)
+    return found
+
+
+def checked(numbers: list[Any]) -> list[Any]:
+    """Return numbers that ctypes, which would cut them off, can pass."""
+    if any(type(x) is int and not -(1 << 63) <= x < 1 << 63 for x in numbers):
+        raise OverflowError("an integer has more than 64 bits")
+    return numbers
+
+
+def kinds_of(form: Form) -> list[type]:
+    """Return the types of the numbers in a form, those in tuples too."""
+    found: list[type] = []
+    for one in form:
+        if isinstance(one, type):
+            found.append(one)
+        elif one[0] == "tuple":
+            found += kinds_of(one[1:])
+    return found
 
 
 @dataclass(frozen=True)
@@ -126,24 +136,44 @@ class Code:
         address = engine.get_function_address(self.entry)
         if not address:
             raise ValueError(f"no function {self.entry} in the code")
-        places = (ctypes.c_void_p, ctypes.c_void_p)
-        prototype: Any = ctypes.CFUNCTYPE(ctypes.c_int32, *places, *argument_types(form))
-        function = prototype(address)
         kind, n = self.result
         result: Any = RESULTS[kind]
-        room: Any = (ctypes.c_int64 if result is None else result) * max(n, 1)
-        address_of = ctypes.addressof
+        room: Any = None if result is None else result * max(n, 1)
+        kinds = kinds_of(form)
+        numbers = tuple((i, one) for i, one in enumerate(form) if isinstance(one, type))
+        arrays = [one for one in form if not isinstance(one, type) and one[0] != "tuple"]
+        tuples = len(form) - len(numbers) - len(arrays)
+        places = (ctypes.c_void_p,) * 3
+        prototype: Any = ctypes.CFUNCTYPE(ctypes.c_int64, *places, *(SCALARS[x] for x in kinds))
+        function = prototype(address)
+        known = (np.ndarray, *(dtype for dtype, _, _ in arrays))
+        expected = (ctypes.c_void_p * len(known))(*map(id, known))
+        length = len(form)
 
-        def call(arguments: tuple[Any, ...]) -> Any:
-            result_at, exception_at = room(), ctypes.c_void_p()
-            passed = taken_apart(arguments, [address_of(result_at), address_of(exception_at)])
-            if function(*passed) != 0:
-                raise _exception(exception_at.value)
-            if result is None:
+        def call(arguments: tuple[Any, ...], compared: bool) -> Any:
+            if compared:
+                if tuples or len(arguments) != length:
+                    return OTHER
+                for i, kind in numbers:
+                    if type(arguments[i]) is not kind:
+                        return OTHER
+                passed = checked([arguments[i] for i, _ in numbers])
+            else:
+                passed = checked(numbers_of(arguments))
+            result_at = room() if room else None
+            status = function(
+                id(arguments) + ITEMS, result_at, expected if compared else None, *passed
+            )
+            if status != 0:
+                if status == OTHER_FORM:
+                    return OTHER
+                raise _exception(status - 1)
+            if result_at is None:
                 return None
             return tuple(result_at) if n else result_at[0]
 
-        call.engine = engine  # type: ignore[attr-defined]  # keeps the code in memory
+        # Kept in memory: the code, and dtypes that are known by their addresses.
+        call.keeps = (engine, known)  # type: ignore[attr-defined]
         return call
 
 
@@ -164,9 +194,9 @@ class _Description(ctypes.Structure):
     _fields_ = (("pickled", ctypes.c_void_p), ("size", ctypes.c_int32))
 
 
-def _exception(at: int | None) -> BaseException:
+def _exception(at: int) -> BaseException:
     """Return the exception that a kernel describes; in practice that memory ran out."""
-    if at is not None:
+    if at:
         description = _Description.from_address(at)
         if description.pickled:
             said = ctypes.string_at(description.pickled, description.size)
@@ -177,7 +207,7 @@ def _exception(at: int | None) -> BaseException:
     return RuntimeError("a kernel failed and does not say why")
 
 
-def compile_for(dispatcher: Any, arguments: tuple[Any, ...]) -> Code:
+def compile_for(dispatcher: Any, arguments: tuple[Any, ...], form: Form) -> Code:
     """Compile a kernel for arguments; gives NOT_HERE where only Numba can call what comes of it."""
     import numba
     from numba.core import compiler
@@ -199,7 +229,10 @@ def compile_for(dispatcher: Any, arguments: tuple[Any, ...]) -> Code:
         return NOT_HERE
     module = llvm.parse_assembly(made.library.get_llvm_str())
     module.link_in(llvm.parse_assembly(MEMORY))
-    entry = made.fndesc.llvm_func_name
+    kernel = made.fndesc.llvm_func_name
+    entry = f"entry.{kernel}"
+    numbers = [NUMBERS.get(kind) or f"i{8 * kind().itemsize}" for kind in kinds_of(form)]
+    module.link_in(llvm.parse_assembly(entry_code(entry, kernel, numbers, form, ANY_PLACE)))
     for function in module.functions:
         if not function.is_declaration and function.name != entry:
             function.linkage = "internal"
