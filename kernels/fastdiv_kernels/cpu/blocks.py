@@ -85,9 +85,9 @@ def fill(typing_context: Any, to: Any, at: Any, x: Any) -> Any:
 @intrinsic
 def columns_of_halves(
     typing_context: Any, values: Any, at: Any, stride: Any, first: Any, lowest: Any, highest: Any,
-    x: Any, base: Any,
+    x: Any,
 ) -> Any:  # fmt: skip
-    """Write columns `first` and the next SIDE - 1 of WIDTH rows of words to x[base:], as floats.
+    """Write columns `first` and the next SIDE - 1 of WIDTH rows of words to x, as floats.
 
     The rows begin at values[at], half precision of any alignment; x is flat (columns, WIDTH). No
     number below `lowest` is written, for NaN neither, and none above `highest`.
@@ -142,8 +142,8 @@ def columns_of_halves(
                     to = builder.mul(
                         builder.add(args[3], ir.Constant(I64, column)), ir.Constant(I64, WIDTH)
                     )
-                    place = pointer(context, builder, signature, args, 6, to, args[7])
+                    place = pointer(context, builder, signature, args, 6, to)
                     lanes.store(number, place, 4)
         return context.get_dummy_value()
 
-    return types.void(values, at, stride, first, lowest, highest, x, base), generate
+    return types.void(values, at, stride, first, lowest, highest, x), generate

@@ -26,17 +26,21 @@ ALIGNED = 64  # bytes: what vectors of scratch begin at a multiple of
 LN2 = np.float32(0.6931471805599453)
 SQRT_HALF_BITS = 0x3F3504F3
 MANTISSA_BITS = 0x007FFFFF
+ONE_BITS = 0x3F800000
 ROUND = np.float32(1.5 * 2**23)  # added and taken away, leaves the nearest integer
 # (2**r - 1) / r for -1/2 <= r <= 1/2: 2**r to 9e-8 of itself. (ln(1 + f) - f) / f**2 for f from
-# sqrt(1/2) - 1 to sqrt(2) - 1: ln(1 + f) to 4e-8. ln(1 + x) / x for 0 <= x <= 1: to 3e-8 of itself.
-# All from the last power to the first.
+# sqrt(1/2) - 1 to sqrt(2) - 1: ln(1 + f) to 4e-8. ln(1 + f) / f for the same f, and for 0 <= x <= 1:
+# to 2e-7 of itself. All from the last power to the first.
 EXP2 = (0.0013264723820611835, 0.009671512991189957, 0.05550733581185341, 0.24022242426872253,
         0.6931470036506653)  # fmt: skip
-LOG1P = (0.00523261173774726, -0.02950491196878973, 0.07822542624351149, -0.13663201789916596,
-         0.19105986366921762, -0.2484297708891777, 0.3331909617746069, -0.4999949311132684,
-         0.9999999698775556)  # fmt: skip
 LOG = (-0.1003452850265131, 0.16335641226696612, -0.17326020610563803, 0.19888277707793175,
        -0.249614630602256, 0.33335261394463545, -0.5000058442395869)  # fmt: skip
+LN_OF_ONE_MORE = (-0.10106898173330205, 0.1622258432460626, -0.17250830401248024,
+                  0.19900165058748812, -0.24969908981987654, 0.33335058956255254,
+                  -0.500003651249033, 0.9999999453090905)  # fmt: skip
+LOG1P_TO_ONE = (-0.00853921044041967, 0.044089641409499586, -0.10768173127804384,
+                0.1774524312846107, -0.2449546362877761, 0.33275479966366767,
+                -0.499974054161955, 0.9999998056731105)  # fmt: skip
 
 
 def _wide() -> bool:
@@ -135,6 +139,10 @@ class Lanes:
         """Return the larger of x and `lowest`, which also replaces NaN."""
         return self.builder.select(self.builder.fcmp_ordered(">", x, lowest), x, lowest)
 
+    def at_most(self, x: Any, highest: Any) -> Any:
+        """Return the smaller of x and `highest`, which also replaces NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", x, highest), x, highest)
+
     def exp2(self, x: Any, factor: Any) -> Any:
         """Return 2**(x * factor), to 9e-8, where it is a normal number; 1 exactly of 0."""
         builder = self.builder
@@ -159,9 +167,19 @@ class Lanes:
         result = self.multiply_add(builder.fmul(f, f), self.polynomial(f, LOG), f)
         return self.multiply_add(builder.sitofp(exponent, self.floats), self.every(LN2), result)
 
-    def log1p_to_one(self, x: Any, one_more: Any) -> Any:
-        """Return ln(1 + x) for 0 <= x <= 1, to 1e-7 of itself."""
-        return self.builder.fmul(self.polynomial(x, LOG1P), x)
+    def mantissa_less_one(self, x: Any) -> tuple[Any, Any]:
+        """Return f and e such that 1 + x is 2**e * (1 + f), for x >= 0; f is x itself if e is 0.
+
+        1 + f is from sqrt(1/2) to sqrt(2).
+        """
+        builder = self.builder
+        one_more = builder.fadd(x, self.every(1.0))
+        bits = builder.sub(self.as_ints(one_more), self.every(SQRT_HALF_BITS, I32))
+        power = builder.and_(bits, self.every(~MANTISSA_BITS, I32))
+        inverse = builder.sub(self.every(ONE_BITS, I32), power)
+        inverse = self.as_floats(inverse)
+        f = self.multiply_add(x, inverse, builder.fsub(inverse, self.every(1.0)))
+        return f, builder.ashr(bits, self.every(23, I32))
 
     def log(self, x: Any) -> Any:
         """Return ln x for x >= 0, to 1e-7 of itself; -inf of 0."""
@@ -179,13 +197,16 @@ class Lanes:
         some = builder.fcmp_ordered(">", x, self.every(0.0))
         return builder.select(some, result, self.every(-np.inf))
 
-    def inverses(self, numbers: Sequence[Any]) -> list[Any]:
-        """Return 1 / x of numbers whose product neither overflows nor underflows: one division."""
+    def inverses(self, numbers: Sequence[Any], scale: float = 1.0) -> list[Any]:
+        """Return scale / x of numbers: one division.
+
+        Their product, and what of it the scale is divided by, neither overflows nor underflows.
+        """
         builder = self.builder
         before = list(numbers[:1])
         for x in numbers[1:]:
             before.append(builder.fmul(before[-1], x))
-        inverse = builder.fdiv(self.every(1.0), before[-1])
+        inverse = builder.fdiv(self.every(scale), before[-1])
         results = []
         for i in range(len(numbers) - 1, 0, -1):
             results.append(builder.fmul(inverse, before[i - 1]))

@@ -5,6 +5,8 @@ cube another. That multiplies its relative error, by 64 at most, to 1e-5. The po
 below the maximum are subnormal: callers have `flush_tiny` done.
 
 A vector takes 10 instructions for the exponential, 11 for its powers and two for each of those.
+Where registers do not hold all sums, exponentials are found first, and each chain has a loop over
+them: short loops whose steps do not wait for one another long.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +35,6 @@ CHAINS = (range(POWERS),) if WIDE else (range(0, POWERS, 2), range(1, POWERS, 2)
 # temperature. `tile_curves` puts s and its derivatives in the places of sums.
 SLOPES = POWERS * TILE
 SCRATCH = (CURVE + SIDE) // SIDE * SIDE * TILE  # whole blocks, for `transpose`
-ROW_SUMS = (CURVE + WIDTH - 1) // WIDTH * WIDTH  # a row's, and room up to a whole vector
 TOGETHER = 4  # sums whose inverses are found with one division: of 2e9 classes it does not overflow
 
 ZERO = np.float32(0.0)
@@ -68,35 +69,61 @@ def add_powers(lanes: Lanes, u: Any, x: Any, chain: Sequence[int], sums: Sequenc
 
 
 @intrinsic
-def tile_powers(typing_context: Any, x: Any, classes: Any, w: Any, to: Any) -> Any:
+def tile_powers(typing_context: Any, x: Any, u: Any, classes: Any, w: Any, to: Any) -> Any:
     """Sum over the classes of x (classes, TILE), flat, from LOWEST to 0, but for the first 0.
 
-    The last class is taken in the place of that one. The sums begin at w[to].
+    The last class is taken in the place of that one. The sums begin at w[to]; x and u, of the same
+    size, are scratch afterwards.
     """
 
     def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         zero = lanes.every(0.0)
-        others = builder.sub(args[1], i64(1))
-        for at in range(0, TILE, WIDTH):
+        others = builder.sub(args[2], i64(1))
+        parts = range(0, TILE, WIDTH)
 
-            def column(j: Any, at: int = at) -> Any:
-                return lanes.load(place(0, builder.add(builder.mul(j, i64(TILE)), i64(at))), 4)
+        def column(which: int, j: Any, at: int) -> Any:
+            return place(which, builder.add(builder.mul(j, i64(TILE)), i64(at)))
 
+        def loop(each: Callable[[Any], None]) -> None:
+            with cgutils.for_range(builder, others, intp=I64) as loop:
+                each(loop.index)
+
+        def without_first(j: Any, at: int, last: Any) -> Any:
+            t, substitute = lanes.load(column(0, j, at), 4), builder.load(last)
+            is_first = builder.fcmp_ordered("==", t, zero)
+            builder.store(builder.select(is_first, zero, substitute), last)
+            return builder.select(is_first, substitute, t)
+
+        def exponentials(j: Any) -> None:
+            for at, last in zip(parts, lasts, strict=True):
+                t = without_first(j, at, last)
+                lanes.store(t, column(0, j, at), 4)
+                lanes.store(lanes.exp2(t, LOG2E_16), column(1, j, at), 4)
+
+        lasts = [alloca(builder, lanes.load(column(0, others, at), 4)) for at in parts]
+        if not WIDE:
+            loop(exponentials)
+        for at, last in zip(parts, lasts, strict=True):
             for chain in CHAINS:
                 sums = [alloca(builder, zero) for _ in range(2 * len(chain))]
-                last = alloca(builder, column(others))
-                with cgutils.for_range(builder, others, intp=I64) as loop:
-                    t, substitute = column(loop.index), builder.load(last)
-                    is_first = builder.fcmp_ordered("==", t, zero)
-                    t = builder.select(is_first, substitute, t)
-                    builder.store(builder.select(is_first, zero, substitute), last)
-                    add_powers(lanes, lanes.exp2(t, LOG2E_16), t, chain, sums)
+
+                def powers(
+                    j: Any, at: int = at, last: Any = last, chain: Any = chain, sums: Any = sums
+                ) -> None:
+                    if WIDE:
+                        t = without_first(j, at, last)
+                        u = lanes.exp2(t, LOG2E_16)
+                    else:
+                        t, u = (lanes.load(column(which, j, at), 4) for which in range(2))
+                    add_powers(lanes, u, t, chain, sums)
+
+                loop(powers)
                 places = [k * TILE for k in chain] + [SLOPES + k * TILE for k in chain]
                 for total, first in zip(sums, places, strict=True):
-                    lanes.store(builder.load(total), place(2, first + at, args[3]), 4)
+                    lanes.store(builder.load(total), place(3, first + at, args[4]), 4)
 
-    return types.void(x, classes, w, to), on_floats(body)
+    return types.void(x, u, classes, w, to), on_floats(body)
 
 
 def i64(x: int) -> Any:
@@ -106,113 +133,32 @@ def i64(x: int) -> Any:
 
 @intrinsic
 def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any, to: Any) -> Any:
-    """Make the sums of x = -abs(margin) beside a 0, for TILE margins from `at` on, at w[to]."""
+    """Write powers of x = -abs(margin), for TILE margins from `at` on, at w[to]; x at SLOPES."""
 
     def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
         lanes = Lanes(builder, WIDTH)
         for part in range(0, TILE, WIDTH):
             m = lanes.load(place(0, builder.add(args[1], i64(part))), 1)
-            sign = builder.and_(lanes.as_ints(m), lanes.every(0x7FFFFFFF, I32))
-            x = builder.fneg(lanes.as_floats(sign))
-            x = lanes.at_least(x, lanes.every(LOWEST))
+            sign = builder.or_(lanes.as_ints(m), lanes.every(-0x80000000, I32))
+            x = lanes.at_least(lanes.as_floats(sign), lanes.every(LOWEST))
+            lanes.store(x, place(2, SLOPES + part, args[3]), 4)
             for k, power in enumerate(chains(lanes, lanes.exp2(x, LOG2E_16), range(POWERS))):
                 lanes.store(power, place(2, k * TILE + part, args[3]), 4)
-                slope = place(2, SLOPES + k * TILE + part, args[3])
-                lanes.store(builder.fmul(power, x), slope, 4)
 
     return types.void(margin, at, w, to), on_floats(body)
 
 
-@intrinsic
-def row_powers(
-    typing_context: Any, values: Any, at: Any, classes: Any, first: Any, m: Any, probs: Any,
-    sums: Any, to: Any,
-) -> Any:  # fmt: skip
-    """Sum over the classes of a row, but for `first`, into sums[to : to + ROW_SUMS].
-
-    The row begins at values[at] and has WIDTH classes or more: logits, of which m is taken, or
-    probabilities, not of float64, of whose logarithms it is taken, if `probs`, which is a literal.
-    """
-    stored = values.dtype
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes = Lanes(builder, WIDTH)
-        zero, none = lanes.every(0.0), lanes.every(LOWEST)
-        start, classes, first, largest = args[1], args[2], args[3], lanes.spread(args[4])
-        vector = builder.udiv(first, i64(WIDTH))  # that holds `first`
-        whole = builder.udiv(classes, i64(WIDTH))
-        rest = builder.urem(classes, i64(WIDTH))
-        among_whole = builder.icmp_unsigned("<", vector, whole)
-
-        def x_from(element: Any) -> Any:
-            place = pointer(context, builder, signature, args, 0, builder.add(start, element))
-            v = lanes.numbers(lanes.load(place, 1), stored)
-            v = lanes.log(lanes.at_least(v, zero)) if probs.literal_value else v
-            x = builder.fsub(v, largest)
-            x = x if stored != types.float64 else builder.fptrunc(x, lanes.floats)
-            return lanes.at_least(x, none)
-
-        def add(x: Any, chain: Sequence[int], places: Sequence[Any]) -> None:
-            add_powers(lanes, lanes.exp2(x, LOG2E_16), x, chain, places)
-
-        def vectors(part: Any) -> tuple[Any, Any]:
-            """Return from where to where vectors are whole, before and after that of `first`."""
-            before = builder.select(among_whole, vector, whole)
-            after = builder.add(vector, i64(1))
-            return builder.select(part, after, i64(0)), builder.select(part, whole, before)
-
-        def with_a_gap(last: Any) -> Any:
-            """Return x of the vector of `first`, or of the row's last, less what is added."""
-            element = builder.select(
-                last, builder.sub(classes, i64(WIDTH)), builder.mul(vector, i64(WIDTH))
-            )
-            added = builder.select(last, builder.sub(i64(WIDTH), rest), i64(0))
-            ranks = ir.Constant(lanes.ints, list(range(WIDTH)))
-            low = lanes.spread(builder.trunc(added, I32))
-            gap = lanes.spread(builder.trunc(builder.sub(first, element), I32))
-            there = builder.icmp_signed(">=", ranks, low)
-            there = builder.and_(there, builder.icmp_signed("!=", ranks, gap))
-            return builder.select(there, x_from(element), none)
-
-        totals: list[Any] = [zero] * ROW_SUMS
-        for chain in CHAINS:
-            places = [alloca(builder, zero) for _ in range(2 * len(chain))]
-            with cgutils.for_range(builder, i64(2), intp=I64) as part:
-                begin, end = vectors(builder.trunc(part.index, ir.IntType(1)))
-                with cgutils.for_range(builder, end, start=begin, intp=I64) as loop:
-                    add(x_from(builder.mul(loop.index, i64(WIDTH))), chain, places)
-            begin = builder.select(among_whole, i64(0), i64(1))
-            end = builder.select(builder.icmp_unsigned(">", rest, i64(0)), i64(2), i64(1))
-            with cgutils.for_range(builder, end, start=begin, intp=I64) as part:
-                add(with_a_gap(builder.trunc(part.index, ir.IntType(1))), chain, places)
-            for i, k in enumerate(chain):
-                totals[k] = builder.load(places[i])
-                totals[POWERS + k] = builder.load(places[len(chain) + i])
-        for i, total in enumerate(lanes.sums(totals)):
-            to = builder.add(args[7], i64(i * WIDTH))
-            lanes.store(total, pointer(context, builder, signature, args, 6, to), 4)
-        return context.get_dummy_value()
-
-    if not isinstance(probs, types.Literal):
-        return None
-    return types.void(values, at, classes, first, m, probs, sums, to), generate
-
-
 def each_curve(
-    lanes: Lanes, load: Callable[[int], Any], emit: Callable[[int, Any], None], pairs: bool = False
+    lanes: Lanes, load: Callable[[int], Any], emit: Callable[[int, Any], None]
 ) -> None:
-    """Make of sums (`load` by position in w) s(beta), and of slopes the means of x.
-
-    Sums are of one number, and so not above 1, if `pairs`.
-    """
+    """Make of sums (`load` by position in w) s(beta), and of slopes the means of x."""
     builder = lanes.builder
-    log1p = lanes.log1p_to_one if pairs else lanes.log1p
     for first in range(0, POWERS, TOGETHER):
         group = range(first, min(first + TOGETHER, POWERS))
         others = [load(k * TILE) for k in group]
         whole = [builder.fadd(x, lanes.every(1.0)) for x in others]
         for k, x, total, inverse in zip(group, others, whole, lanes.inverses(whole), strict=True):
-            emit(k, log1p(x, total))
+            emit(k, lanes.log1p(x, total))
             emit(POWERS + k, builder.fmul(load(SLOPES + k * TILE), inverse))
 
 
@@ -235,6 +181,23 @@ def tile_curves(typing_context: Any, w: Any, at: Any, curves: Any) -> Any:
             each_curve(lanes, load, emit)
 
     return types.void(w, at, curves), on_floats(body)
+
+
+@intrinsic
+def keep_sums(typing_context: Any, scales: Any, scale_at: Any, w: Any, at: Any) -> Any:
+    """Make 0 of the sums at w[at] of rows whose scale is 0."""
+
+    def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
+        lanes = Lanes(builder, WIDTH)
+        zero = lanes.every(0.0)
+        for part in range(0, TILE, WIDTH):
+            there = builder.fcmp_ordered(">", lanes.load(place(0, part, args[1]), 4), zero)
+            with cgutils.for_range(builder, i64(CURVE), intp=I64) as loop:
+                at = builder.add(builder.mul(loop.index, i64(TILE)), i64(part))
+                total = place(2, builder.add(args[3], at))
+                lanes.store(builder.select(there, lanes.load(total, 4), zero), total, 4)
+
+    return types.void(scales, scale_at, w, at), on_floats(body)
 
 
 @inner()

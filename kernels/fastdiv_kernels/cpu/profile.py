@@ -27,16 +27,15 @@ from fastdiv_kernels.cpu.lanes import (
 from fastdiv_kernels.cpu.powers import (
     CURVE,
     LOWEST,
-    ROW_SUMS,
     SCRATCH,
     TILE,
     ZERO,
-    row_powers,
     tile_curves,
     tile_powers,
     tile_room,
     tile_turn,
 )
+from fastdiv_kernels.cpu.row_powers import ROW_SCRATCH, ROW_SUMS, row_powers
 
 FIRST = np.uint64(0)
 
@@ -182,6 +181,7 @@ def profile_tile(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
     maxima = np.full(TILE * c + WIDTH, value(values[0]))
     rows = np.full(TILE * c + SIDE, LOWEST)
     columns = aligned(np.full(tile_room(c) + ALIGNED, LOWEST))
+    u = aligned(np.zeros(tile_room(c) + ALIGNED, np.float32))
     w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     out = np.zeros(TILE * CURVE + SIDE, np.float32)
     for start in range(0, n, TILE):
@@ -193,7 +193,7 @@ def profile_tile(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
             differences(values, maxima, start * c, live * c, rows, difference)
         tile_turn(rows, c, columns)
         state = flush_tiny()
-        tile_powers(columns, c, w, FIRST)
+        tile_powers(columns, u, c, w, FIRST)
         restore(state)
         tile_curves(w, FIRST, w)
         write_curves(w, out, predicted, start, live, kept)
@@ -227,6 +227,7 @@ def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
     n, c = predictions.shape
     values, kept = predictions.reshape(n * c), profile.reshape(n * CURVE)
     x = np.zeros(c, np.float32)
+    scratch = aligned(np.zeros(ROW_SCRATCH + ALIGNED, np.float32))
     sums = np.zeros(TILE * ROW_SUMS + SIDE, np.float32)
     w = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
     out = np.zeros(TILE * CURVE + SIDE, np.float32)
@@ -240,9 +241,9 @@ def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
             first, at, to = np.uint64(predicted[row]), np.uint64(row * c), np.uint64(i * ROW_SUMS)
             m = value(values[at + first])
             if kind == PROBS:
-                probs_powers(values, at, np.uint64(c), first, m, x, sums, to)
+                probs_powers(values, at, np.uint64(c), first, m, x, scratch, sums, to)
             else:
-                row_powers(values, at, np.uint64(c), first, m, False, sums, to)
+                row_powers(values, at, np.uint64(c), first, m, False, scratch, sums, to)
         transpose(sums, TILE, CURVE, ROW_SUMS, w, TILE)
         tile_curves(w, FIRST, w)
         write_curves(w, out, predicted, start, live, kept)
@@ -250,7 +251,7 @@ def profile_rows(predictions: Any, kind: Any, predicted: Any, profile: Any) -> N
 
 
 def probs_powers(
-    values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+    values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, scratch: Any, sums: Any, to: Any
 ) -> None:
     """Sum over the classes of a row of probabilities; x (c,) is scratch."""
     raise NotImplementedError  # kernels get the overload below
@@ -258,18 +259,18 @@ def probs_powers(
 
 @overload(probs_powers)
 def _probs_powers(
-    values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+    values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, scratch: Any, sums: Any, to: Any
 ) -> Any:
     def in_one_pass(
-        values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+        values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, scratch: Any, sums: Any, to: Any
     ) -> None:
-        row_powers(values, at, c, first, log(m), True, sums, to)
+        row_powers(values, at, c, first, log(m), True, scratch, sums, to)
 
     def of_float64(
-        values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, sums: Any, to: Any
+        values: Any, at: Any, c: Any, first: Any, m: Any, x: Any, scratch: Any, sums: Any, to: Any
     ) -> None:
         log_differences(values, at, log(m), x)
-        row_powers(x, np.uint64(0), c, first, ZERO, False, sums, to)
+        row_powers(x, np.uint64(0), c, first, ZERO, False, scratch, sums, to)
 
     return of_float64 if values.dtype == types.float64 else in_one_pass
 

@@ -29,22 +29,24 @@ from fastdiv_kernels.cpu.powers import (
     SCRATCH,
     TILE,
     ZERO,
+    keep_sums,
     pair_powers,
     tile_curves,
     tile_powers,
 )
 from fastdiv_kernels.cpu.totals import (
+    CURVES,
     FAR,
-    LOW_BITS,
-    MEAN_BITS,
-    ROOM,
+    PAIRS,
     ROWS,
+    STORED_BITS,
     TILES,
+    VECTORS,
     add_curves,
+    add_gaps,
     add_integer,
     add_pairs,
     add_sums,
-    make_room,
     new_totals,
     settle,
 )
@@ -54,17 +56,20 @@ SCALE = np.float32(2.0**32)  # of fixed point
 HIGHEST = np.float32(HIGHEST_SUMMED)
 FAST = np.float32(512.0)  # nats
 TOGETHER = 4  # tiles
+ALL = np.uint64((1 << TILE) - 1)  # rows of a tile that are added
 SPARE = 2 * TILE  # rows at the end, which are copied: vectors reach beyond the last
 OVERRUN = 3  # rows, of three classes and more, that eight numbers reach beyond
 
 
 @intrinsic
 def find_gaps(
-    typing_context: Any, loss: Any, margin: Any, flags: Any, at: Any, gap: Any, to: Any, totals: Any
-) -> Any:
-    """Count the rows of a tile that are added, write their gaps to gap[to], -1 for all others.
+    typing_context: Any, loss: Any, margin: Any, flags: Any, at: Any, scales: Any, to: Any,
+    totals: Any,
+) -> Any:  # fmt: skip
+    """Count the rows of a tile that are added, and add the gaps that are below FAST.
 
-    Returns bits of the rows whose gap is FAST or more: -1 is written for these too.
+    The scale of their curves is written to scales[to], 0 of all others. Returns 32 bits: which rows
+    these are, and above them those with a gap of FAST or more.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -84,15 +89,19 @@ def find_gaps(
         total = place(6, ROWS)
         rows = builder.add(lanes.load(total, 4), builder.zext(there, lanes.ints))
         lanes.store(rows, total, 4)
-        lacking = builder.fcmp_ordered("<", m, lanes.every(0.0))
-        lacks = builder.select(lacking, builder.fneg(m), lanes.every(0.0))
-        near = builder.fcmp_ordered("<", lacks, lanes.every(FAST))
+        near = builder.fcmp_ordered(">", m, lanes.every(-FAST))
         fast = builder.and_(there, near)
-        lanes.store(builder.select(fast, lacks, lanes.every(-1.0)), place(4, args[5]), 4)
+        gap = lanes.at_least(builder.fneg(m), lanes.every(0.0))
+        add_gaps(lanes, gap, fast, lambda at: place(6, at))
+        scale = builder.select(fast, lanes.every(2.0**STORED_BITS), lanes.every(0.0))
+        lanes.store(scale, place(4, args[5]), 4)
         slow = builder.and_(there, builder.not_(near))
-        return builder.zext(builder.bitcast(slow, ir.IntType(TILE)), I64)
+        fast, slow = (
+            builder.zext(builder.bitcast(mask, ir.IntType(TILE)), I64) for mask in (fast, slow)
+        )
+        return builder.or_(fast, builder.shl(slow, ir.Constant(I64, TILE)))
 
-    return types.uint64(loss, margin, flags, at, gap, to, totals), generate
+    return types.uint64(loss, margin, flags, at, scales, to, totals), generate
 
 
 @inner("contract")
@@ -130,8 +139,8 @@ def tally_pairs(loss: Any, margin: Any, flags: Any, counts: Any, sums: Any) -> N
     """Add the losses of two classes at the temperatures of the grid to totals."""
     state = flush_tiny()
     tally_tiles(
-        loss, margin, flags, margin, 1, MEAN_BITS, of_margins, add_pairs_of, curves_of_sums, counts,
-        sums,
+        loss, margin, flags, margin, 1, PAIRS, of_margins, nothing, only_those, add_pairs_of,
+        counts, sums,
     )  # fmt: skip
     restore(state)
 
@@ -142,8 +151,8 @@ def tally_vectors(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any,
     n, c = profile.shape
     state = flush_tiny()
     tally_tiles(
-        loss, margin, flags, profile.reshape(n * c), c, MEAN_BITS, of_differences, add_sums_of,
-        curves_of_sums, counts, sums,
+        loss, margin, flags, profile.reshape(n * c), c, VECTORS, of_differences, curves_of_sums,
+        only_those, add_sums_of, counts, sums,
     )  # fmt: skip
     restore(state)
 
@@ -152,30 +161,29 @@ def tally_vectors(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any,
 def tally_curves(loss: Any, margin: Any, flags: Any, profile: Any, counts: Any, sums: Any) -> None:
     """Add the losses of rows of curves at the temperatures of the grid to totals."""
     tally_tiles(
-        loss, margin, flags, profile.reshape(len(profile) * CURVE), CURVE, LOW_BITS, of_curves,
-        add_curves_of, curves_themselves, counts, sums,
+        loss, margin, flags, profile.reshape(len(profile) * CURVE), CURVE, CURVES, as_stored,
+        curves_themselves, all_of_them, add_curves_of, counts, sums,
     )  # fmt: skip
 
 
 @inner()
 def tally_tiles(
-    loss: Any, margin: Any, flags: Any, values: Any, width: Any, slope_bits: Any, make: Any,
-    add: Any, curves_of: Any, counts: Any, sums: Any,
+    loss: Any, margin: Any, flags: Any, values: Any, width: Any, kind: Any, make: Any,
+    curves_of: Any, keep: Any, add: Any, counts: Any, sums: Any,
 ) -> None:  # fmt: skip
     """Add losses to totals, given what `make` makes numbers of a tile of, and `add` adds.
 
-    Some tiles are made before the first of them is added: neither waits for the other's last
-    result. `values` has `width` numbers a row.
+    Some tiles are made and then added together: neither waits for the other's last result, and
+    totals are in registers meanwhile. `values` has `width` numbers a row.
     """
     n = len(flags)
     whole = whole_tiles(n)
-    x = aligned(np.zeros((width + SIDE) * TILE + ALIGNED, np.float32))
+    x = aligned(np.zeros(2 * (width + SIDE) * TILE + ALIGNED, np.float32))
     w = aligned(np.zeros(TOGETHER * SCRATCH + ALIGNED, np.float32))
     curves = aligned(np.zeros(SCRATCH + ALIGNED, np.float32))
-    gap = aligned(np.zeros(TOGETHER * TILE + ALIGNED, np.float32))
-    slow = np.zeros(TOGETHER, np.uint64)
+    scales = aligned(np.zeros(TOGETHER * TILE + ALIGNED, np.float32))
     totals = new_totals()
-    tiles = added = 0
+    tiles = 0
     for part in range(2):
         stop = whole
         if part:
@@ -185,86 +193,96 @@ def tally_tiles(
         for start in range(0, stop, TOGETHER * TILE):
             several = min((stop - start + TILE - 1) // TILE, TOGETHER)
             for i in range(np.uint64(several)):
-                at, to = np.uint64(start) + i * np.uint64(TILE), i * np.uint64(TILE)
-                slow[i] = find_gaps(loss, margin, flags, at, gap, to, totals)
-                make(values, at, width, x, w, i * np.uint64(SCRATCH))
-            for i in range(np.uint64(several)):
-                add(w, i * np.uint64(SCRATCH), gap, i * np.uint64(TILE), totals)
-                if slow[i]:
-                    at = np.uint64(start) + i * np.uint64(TILE)
-                    curves_of(w, i * np.uint64(SCRATCH), curves)
-                    add_rows(slow[i], margin, at, curves, sums)
+                at, to = np.uint64(start) + i * np.uint64(TILE), i * np.uint64(SCRATCH)
+                rows = find_gaps(loss, margin, flags, at, scales, i * np.uint64(TILE), totals)
+                make(values, at, width, x, w, to)
+                slow = rows >> np.uint64(TILE)
+                if slow:
+                    curves_of(values, at, w, to, curves)
+                    add_rows(slow, margin, at, curves, sums)
+                if rows != ALL:
+                    keep(scales, i * np.uint64(TILE), w, to)
+            add(values, np.uint64(start), several, scales, w, totals)
             tiles += several
-            added += several
-            if added > ROOM - TOGETHER:
-                make_room(totals)
-                added = 0
             if tiles > TILES - TOGETHER:
-                settle(totals, tiles, slope_bits, counts, sums)
-                tiles = added = 0
-    settle(totals, tiles, slope_bits, counts, sums)
+                settle(totals, tiles, kind, counts, sums)
+                tiles = 0
+    settle(totals, tiles, kind, counts, sums)
 
 
 @inner()
 def of_margins(margin: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
-    """Make sums of powers of a tile of margins."""
+    """Make powers of a tile of margins."""
     pair_powers(margin, at, w, to)
 
 
 @inner()
 def of_differences(values: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
     """Make sums of powers of a tile of differences."""
-    turn(values, at, width, LOWEST, ZERO, x, np.uint64(0))
-    tile_powers(x, width, w, to)
+    turn(values, at, width, LOWEST, ZERO, x)
+    tile_powers(x, x[len(x) // 2 :], width, w, to)
 
 
 @inner()
-def of_curves(values: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
-    """Make columns of a tile of curves."""
-    turn(values, at, width, -FAR, FAR, w, to)
+def as_stored(values: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
+    """Leave curves where they are."""
 
 
 @inner()
-def add_pairs_of(w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> None:
-    """Add a tile of pairs."""
-    add_pairs(w, at, gap, gap_at, totals)
+def nothing(values: Any, at: Any, w: Any, to: Any, curves: Any) -> None:
+    """Make no curves of pairs that are FAST apart: there s and slopes are 0."""
+    curves[:] = 0.0
 
 
 @inner()
-def add_sums_of(w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> None:
-    """Add a tile of vectors."""
-    add_sums(w, at, gap, gap_at, totals)
-
-
-@inner()
-def add_curves_of(w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> None:
-    """Add a tile of curves."""
-    add_curves(w, at, gap, gap_at, totals)
-
-
-@inner()
-def curves_of_sums(w: Any, at: Any, curves: Any) -> None:
+def curves_of_sums(values: Any, at: Any, w: Any, to: Any, curves: Any) -> None:
     """Make curves of sums."""
-    tile_curves(w, at, curves)
+    tile_curves(w, to, curves)
 
 
 @inner()
-def curves_themselves(w: Any, at: Any, curves: Any) -> None:
-    """Copy curves."""
-    for i in range(np.uint64(CURVE * TILE)):
-        curves[i] = w[at + i]
+def curves_themselves(values: Any, at: Any, w: Any, to: Any, curves: Any) -> None:
+    """Turn curves into columns."""
+    turn(values, at, CURVE, -FAR, FAR, curves)
 
 
 @inner()
-def turn(
-    values: Any, at: Any, width: Any, lowest: Any, highest: Any, x: Any, to: Any
-) -> None:  # fmt: skip
-    """Make columns of floats x[to:] (width, TILE), flat, of a tile's rows of half precision.
+def only_those(scales: Any, scale_at: Any, w: Any, to: Any) -> None:
+    """Make nothing of the sums of rows that are not added."""
+    keep_sums(scales, scale_at, w, to)
+
+
+@inner()
+def all_of_them(scales: Any, scale_at: Any, w: Any, to: Any) -> None:
+    """Leave curves to their scales."""
+
+
+@inner()
+def add_pairs_of(values: Any, at: Any, tiles: Any, scales: Any, w: Any, totals: Any) -> None:
+    """Add tiles of pairs."""
+    add_pairs(w, tiles, totals)
+
+
+@inner()
+def add_sums_of(values: Any, at: Any, tiles: Any, scales: Any, w: Any, totals: Any) -> None:
+    """Add tiles of vectors."""
+    add_sums(w, tiles, totals)
+
+
+@inner()
+def add_curves_of(values: Any, at: Any, tiles: Any, scales: Any, w: Any, totals: Any) -> None:
+    """Add tiles of curves."""
+    add_curves(values, at * np.uint64(CURVE), tiles * TILE, scales, totals)
+
+
+@inner()
+def turn(values: Any, at: Any, width: Any, lowest: Any, highest: Any, x: Any) -> None:
+    """Make columns of floats x (width, TILE), flat, of a tile's rows of half precision.
 
     Reads up to SIDE numbers of each row that has fewer, and so of the next ones.
     """
     first = at * np.uint64(width)
     for j in range(0, width - SIDE, SIDE):
-        columns_of_halves(values, first, np.uint64(width), np.uint64(j), lowest, highest, x, to)
+        columns_of_halves(values, first, np.uint64(width), np.uint64(j), lowest, highest, x)
     last = np.uint64(max(width - SIDE, 0))
-    columns_of_halves(values, first, np.uint64(width), last, lowest, highest, x, to)
+    columns_of_halves(values, first, np.uint64(width), last, lowest, highest, x)

@@ -1,38 +1,57 @@
 """Totals of a tile's losses at the temperatures of the grid, in fixed point.
 
-Gaps are summed once, in multiples of 2**-28, and multiplied by sixteen times beta at the end, as
-are the means of x that slopes are made of; s is rounded to multiples of 2**-32. All is whole
+A number is rounded to a whole multiple of a unit, so small that no more than 31 bits are taken. The
+multiples are added modulo 2**32, and once more as floats: these tell how often the sum went round,
+and nothing else. Of logarithms the exponents are added apart. Gaps are split in multiples of 2**-11
+and a rest, by adding a number so large that the last bit of the sum is the unit. All is whole
 numbers, in any order.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastdiv_kernels.contract import GRID
-from fastdiv_kernels.cpu.jit import inner, intrinsic, types
-from fastdiv_kernels.cpu.lanes import ALIGNED, FLOAT, Lanes, aligned, on_floats
-from fastdiv_kernels.cpu.powers import CURVE, POWERS, TILE, WIDTH, each_curve
+from fastdiv_kernels.cpu.jit import cgutils, inner, intrinsic, types
+from fastdiv_kernels.cpu.lanes import (
+    ALIGNED,
+    FLOAT,
+    I64,
+    LN_OF_ONE_MORE,
+    LOG1P_TO_ONE,
+    Lanes,
+    aligned,
+    alloca,
+    on_floats,
+)
+from fastdiv_kernels.cpu.powers import CURVE, POWERS, SCRATCH, SLOPES, TILE, WIDTH, i64
 
 SIXTEENTHS = np.array([round(16 * beta) for beta in GRID], np.int64)
 assert tuple(SIXTEENTHS / 16) == GRID
 
+PAIRS, VECTORS, CURVES = range(3)  # what rows are of
 LOW = np.int64(0xFFFFFFFF)
-FAR = np.float32(32.0)  # nats: s and slopes are nearer to 0, of 16 classes by far, of 7e13 just so
-# A number is split in multiples of 2**-11 and a rest. Either is rounded by adding a number so large
-# that the last bit of the sum is the unit, and is then read off the bits.
+TURN = 2.0**-32
+REST = 8  # numbers that a vector takes of a curve's last six
+LN2 = np.int64(round(math.log(2) * 2**32))
+FAR = np.float32(31.984375)  # nats: curves' numbers are nearer to 0, of 7e13 classes just so
+# Bits after the point: of ln(1 + x) of the mantissa, half of ln 2 at most, and of a pair, ln 2 at
+# most; of what is stored in 16 bits. Means of x are up to 1.4 / beta, of 16 classes; groups of
+# inverse temperatures have units of their own.
+LOG_BITS, PAIR_BITS, STORED_BITS = 32, 31, 24
+MEANS = ((range(0, 4), 27), (range(4, 8), 29), (range(8, 11), 31))
+PAIR_UNIT, LOG_UNIT, STORED_UNIT = np.int64(2), np.int64(1), np.int64(256)  # times 2**-32
+MEAN_UNITS = np.array([round(GRID[k] * 2 ** (32 - bits)) for group, bits in MEANS for k in group])
 HIGH_BITS = 11
-LOW_BITS = 32
-MEAN_BITS = 28  # of gaps, and of means of x, both to be multiplied by sixteenths
-# High parts are added to what rounds them, which has room for 64 numbers of FAR, then to integers.
-ROOM = 64  # tiles
-TILES = 1024  # whose parts, no more than 2**20, are added in 32 bits
-# Totals, flat, 32 bits, each with TILE lanes: high parts by position in a curve, as floats and as
-# integers, low parts; high and low parts of the gap; rows.
-HIGHS = CURVE * TILE
-LOWS = 2 * CURVE * TILE
-GAP_HIGH = 3 * CURVE * TILE
+GAP_BITS = 28
+TILES = 256  # whose multiples floats count well enough, and whose parts of gaps 32 bits hold
+# Totals, flat, 32 bits, each with TILE lanes: multiples by position in a curve and their sums in
+# floating point, exponents, high and low parts of the gap, rows.
+ABOUT = CURVE * TILE
+EXPONENTS = 2 * CURVE * TILE
+GAP_HIGH = EXPONENTS + POWERS * TILE
 GAP_LOW = GAP_HIGH + TILE
 ROWS = GAP_LOW + TILE
 TOTALS = ROWS + TILE
@@ -43,56 +62,102 @@ def rounding(bits: int) -> float:
     return float(1.5 * 2.0 ** (23 - bits))
 
 
-def add_fixed(lanes: Lanes, x: Any, high: Any, low: Any, bits: int) -> None:
-    """Add x, between -FAR and FAR, to totals (places of floats and of ints)."""
+def add_gaps(lanes: Lanes, gap: Any, there: Any, place: Callable[[int], Any]) -> None:
+    """Add gaps of rows that are `there` to totals."""
     builder = lanes.builder
-    before = lanes.as_floats(lanes.load(high, 4))
-    after = builder.fadd(before, x)
-    lanes.store(after, builder.bitcast(high, FLOAT.as_pointer()), 4)
-    add_rest(lanes, builder.fsub(x, builder.fsub(after, before)), low, bits)
-
-
-def add_rest(lanes: Lanes, rest: Any, low: Any, bits: int) -> None:
-    """Add what is no more than half the unit of high parts to totals (a place)."""
-    rounded = lanes.as_ints(lanes.builder.fadd(rest, lanes.every(rounding(bits))))
-    lanes.store(lanes.builder.add(lanes.load(low, 4), rounded), low, 4)
-
-
-def add_gaps(lanes: Lanes, place: Callable[..., Any], args: Any, part: int) -> Any:
-    """Add gaps (arguments 2 and 3) to totals (argument 4); return which rows have one."""
-    builder = lanes.builder
-    gap = lanes.load(place(2, part, args[3]), 4)
-    there = builder.fcmp_ordered(">=", gap, lanes.every(0.0))
     gap = builder.select(there, gap, lanes.every(0.0))
     coarse = lanes.every(rounding(HIGH_BITS))
-    high, shifted = place(4, GAP_HIGH + part), builder.fadd(gap, coarse)
-    lanes.store(builder.add(lanes.load(high, 4), lanes.as_ints(shifted)), high, 4)
+    shifted = builder.fadd(gap, coarse)
     rest = builder.fsub(gap, builder.fsub(shifted, coarse))
-    add_rest(lanes, rest, place(4, GAP_LOW + part), MEAN_BITS)
-    return there
+    fine = builder.fadd(rest, lanes.every(rounding(GAP_BITS)))
+    for at, part in ((GAP_HIGH, shifted), (GAP_LOW, fine)):
+        total = builder.add(lanes.load(place(at), 4), lanes.as_ints(part))
+        lanes.store(total, place(at), 4)
+
+
+class Multiples:
+    """The totals of numbers at a position, in registers while vectors of them are added."""
+
+    def __init__(self, lanes: Lanes, total: Callable[[int], Any], at: int) -> None:
+        self.lanes = lanes
+        about = lanes.builder.bitcast(total(ABOUT + at), FLOAT.as_pointer())
+        self.places = (total(at), about)
+        self.held = [alloca(lanes.builder, lanes.load(place, 4)) for place in self.places]
+
+    def add(self, x: Any) -> None:
+        """Add numbers of units, cut to whole ones."""
+        builder = self.lanes.builder
+        whole, about = self.held
+        multiple = builder.fptosi(x, self.lanes.ints)
+        builder.store(builder.add(builder.load(whole), multiple), whole)
+        builder.store(builder.fadd(builder.load(about), x), about)
+
+    def keep(self) -> None:
+        """Write the totals."""
+        for held, place in zip(self.held, self.places, strict=True):
+            self.lanes.store(self.lanes.builder.load(held), place, 4)
 
 
 def adds_sums(pairs: bool) -> Callable[..., Any]:
-    """Make the intrinsic that adds what sums of powers tell; sums are of one number if `pairs`."""
+    """Make the intrinsic that adds what sums of powers tell.
 
-    def add(typing_context: Any, w: Any, at: Any, gap: Any, gap_at: Any, totals: Any) -> Any:
+    If `pairs`, sums are of one number, and x is where the first sum of powers times x would be.
+    """
+
+    def add(typing_context: Any, w: Any, tiles: Any, totals: Any) -> Any:
         def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
             lanes = Lanes(builder, WIDTH)
-            for part in range(0, TILE, WIDTH):
-                there = add_gaps(lanes, place, args, part)
+            half = lanes.every(0.5)
 
-                def load(at: int, part: int = part, there: Any = there) -> Any:
-                    x = lanes.load(place(0, at + part, args[1]), 4)
-                    return builder.select(there, x, lanes.every(0.0))
+            def total(at: int) -> Any:
+                return place(2, at)
 
-                def emit(k: int, x: Any, part: int = part) -> None:
-                    at = k * TILE + part
-                    bits = LOW_BITS if k < POWERS else MEAN_BITS
-                    add_fixed(lanes, x, place(4, at), place(4, LOWS + at), bits)
+            def each(add_vector: Callable[[Callable[[int], Any]], None]) -> None:
+                with cgutils.for_range(builder, args[1], intp=I64) as loop:
+                    first = builder.mul(loop.index, i64(SCRATCH))
+                    for part in range(0, TILE, WIDTH):
+                        add_vector(lambda at, part=part: lanes.load(place(0, at + part, first), 4))
 
-                each_curve(lanes, load, emit, pairs)
+            for group, bits in MEANS:
+                means = [Multiples(lanes, total, (POWERS + k) * TILE) for k in group]
 
-        return types.void(w, at, gap, gap_at, totals), on_floats(body)
+                def add_means(
+                    load: Callable[[int], Any], group: Any = group, means: Any = means,
+                    scale: float = 2.0**bits,
+                ) -> None:  # fmt: skip
+                    sums = [load(k * TILE) for k in group]
+                    whole = [builder.fadd(x, lanes.every(1.0)) for x in sums]
+                    x = load(SLOPES) if pairs else None
+                    inverses = lanes.inverses(whole, scale)
+                    for k, power, inverse, mean in zip(group, sums, inverses, means, strict=True):
+                        slope = builder.fmul(x, power) if pairs else load(SLOPES + k * TILE)
+                        mean.add(lanes.multiply_add(slope, inverse, builder.fneg(half)))
+
+                each(add_means)
+                for mean in means:
+                    mean.keep()
+            for k in range(POWERS):
+                logs = Multiples(lanes, total, k * TILE)
+                exponents = alloca(builder, lanes.load(total(EXPONENTS + k * TILE), 4))
+
+                def add_logs(
+                    load: Callable[[int], Any], k: int = k, logs: Any = logs,
+                    exponents: Any = exponents,
+                ) -> None:  # fmt: skip
+                    x = load(k * TILE)
+                    if pairs:
+                        p = lanes.polynomial(x, scaled(LOG1P_TO_ONE, PAIR_BITS))
+                    else:
+                        x, exponent = lanes.mantissa_less_one(x)
+                        builder.store(builder.add(builder.load(exponents), exponent), exponents)
+                        p = lanes.polynomial(x, scaled(LN_OF_ONE_MORE, LOG_BITS))
+                    logs.add(lanes.multiply_add(p, x, half))
+
+                each(add_logs)
+                logs.keep()
+                lanes.store(builder.load(exponents), total(EXPONENTS + k * TILE), 4)
+
+        return types.void(w, tiles, totals), on_floats(body)
 
     return intrinsic(add)
 
@@ -101,38 +166,45 @@ add_sums = adds_sums(False)
 add_pairs = adds_sums(True)
 
 
+def scaled(coefficients: Sequence[float], bits: int) -> list[float]:
+    """Return a polynomial in units of 2**-bits."""
+    return [2.0**bits * coefficient for coefficient in coefficients]
+
+
 @intrinsic
 def add_curves(
-    typing_context: Any, curves: Any, first: Any, gap: Any, gap_at: Any, totals: Any
+    typing_context: Any, curves: Any, at: Any, rows: Any, scales: Any, totals: Any
 ) -> Any:
-    """Add a tile's curves (CURVE, TILE), flat, of rows with a gap."""
+    """Add rows of curves, as they are stored from curves[at] on, each times its scale.
+
+    A scale is 0 or 2**STORED_BITS. The last eight numbers of a row make a vector of their own,
+    whose first two are not looked at afterwards.
+    """
 
     def body(builder: Any, place: Callable[..., Any], args: Any) -> None:
-        lanes = Lanes(builder, WIDTH)
-        for part in range(0, TILE, WIDTH):
-            there = add_gaps(lanes, place, args, part)
-            for at in range(part, CURVE * TILE, TILE):
-                x = builder.select(there, lanes.load(place(0, at, args[1]), 4), lanes.every(0.0))
-                add_fixed(lanes, x, place(4, at), place(4, LOWS + at), LOW_BITS)
+        def total(at: int) -> Any:
+            return place(4, at)
 
-    return types.void(curves, first, gap, gap_at, totals), on_floats(body)
+        widths = [Lanes(builder, width) for width in (TILE, REST)]
+        sums = [Multiples(lanes, total, at) for lanes, at in zip(widths, (0, TILE), strict=True)]
+        with cgutils.for_range(builder, args[2], intp=I64) as loop:
+            row = builder.add(args[1], builder.mul(loop.index, i64(CURVE)))
+            scale = builder.load(place(3, loop.index))
+            for lanes, first, numbers in zip(widths, (0, CURVE - REST), sums, strict=True):
+                x = lanes.from_halves(lanes.load(place(0, first, row), 1))
+                x = lanes.at_least(x, lanes.every(-FAR))
+                x = lanes.at_most(x, lanes.every(FAR))
+                numbers.add(builder.fmul(x, lanes.spread(scale)))
+        for numbers in sums:
+            numbers.keep()
 
-
-@inner()
-def make_room(totals: Any) -> None:
-    """Move high parts from floats to integers."""
-    begin = np.int32(bits_of_rounding(HIGH_BITS))
-    for i in range(np.uint64(CURVE * TILE)):
-        totals[HIGHS + i] += totals[i] - begin
-        totals[i] = begin
+    return types.void(curves, at, rows, scales, totals), on_floats(body)
 
 
 @inner()
 def new_totals() -> Any:
     """Make totals of nothing."""
-    totals = aligned(np.zeros(TOTALS + ALIGNED, np.int32))
-    totals[:HIGHS] = np.int32(bits_of_rounding(HIGH_BITS))
-    return totals
+    return aligned(np.zeros(TOTALS + ALIGNED, np.int32))
 
 
 @inner()
@@ -143,34 +215,50 @@ def add_integer(sums: Any, k: Any, fixed: Any) -> None:
 
 
 @inner()
-def settle(totals: Any, tiles: Any, slope_bits: Any, counts: Any, sums: Any) -> None:
-    """Add the totals of so many tiles to those of the caller, and begin anew.
-
-    Slopes are multiples of 2**-32, or are to be multiplied by beta if of another unit.
-    """
-    make_room(totals)
-    high_of_gaps = tiles * bits_of_rounding(HIGH_BITS)
-    gap = joined(totals, GAP_HIGH, high_of_gaps, GAP_LOW, tiles, MEAN_BITS)
-    for k in range(CURVE):
-        bits = LOW_BITS if k < POWERS else slope_bits
-        at = k * TILE
-        fixed = joined(totals, HIGHS + at, 0, LOWS + at, tiles, bits)
-        beta = SIXTEENTHS[k % POWERS]
-        fixed = fixed if bits == LOW_BITS else beta * fixed
-        add_integer(sums, k, fixed + beta * gap)
+def settle(totals: Any, tiles: Any, kind: Any, counts: Any, sums: Any) -> None:
+    """Add the totals of so many tiles to those of the caller, and begin anew."""
+    gap = joined_gaps(totals, tiles)
+    floats = totals.view(np.float32)
+    for k in range(POWERS):
+        beta_gap = SIXTEENTHS[k] * gap
+        if kind == CURVES:
+            s = STORED_UNIT * joined(totals, floats, k, 1)
+            at = POWERS + k
+            at = at if at < TILE else at + TILE + REST - CURVE
+            mean = STORED_UNIT * joined(totals, floats, at, 1)
+        else:
+            s = joined(totals, floats, k * TILE, TILE)
+            s = s * PAIR_UNIT if kind == PAIRS else s * LOG_UNIT
+            for lane in range(TILE):
+                s += LN2 * np.int64(totals[EXPONENTS + k * TILE + lane])
+            mean = MEAN_UNITS[k] * joined(totals, floats, (POWERS + k) * TILE, TILE)
+        add_integer(sums, k, s + beta_gap)
+        add_integer(sums, POWERS + k, mean + beta_gap)
     for lane in range(TILE):
         counts[0] += totals[ROWS + lane]
-    totals[HIGHS:] = 0
+    totals[:] = 0
 
 
 @inner()
-def joined(totals: Any, high: Any, too_high: Any, low: Any, tiles: Any, bits: Any) -> Any:
-    """Return a sum over lanes as a multiple of 2**-bits, from its two parts."""
-    too_low = tiles * bits_of_rounding(bits)
+def joined(totals: Any, floats: Any, at: Any, lanes: Any) -> Any:
+    """Return a sum over lanes from what it is modulo 2**32 and what it is about."""
+    fixed = np.int64(0)
+    for i in range(at, at + lanes):
+        whole = np.int64(totals[i])
+        turns = np.rint((np.float64(floats[ABOUT + i]) - np.float64(whole)) * TURN)
+        fixed += whole + (np.int64(turns) << 32)
+    return fixed
+
+
+@inner()
+def joined_gaps(totals: Any, tiles: Any) -> Any:
+    """Return the sum of gaps as a multiple of 2**-GAP_BITS, from its two parts."""
+    too_high, too_low = tiles * bits_of_rounding(HIGH_BITS), tiles * bits_of_rounding(GAP_BITS)
     fixed = np.int64(0)
     for lane in range(TILE):
-        fixed += np.int64(np.int32(totals[high + lane] - too_high)) << (bits - HIGH_BITS)
-        fixed += np.int64(np.int32(totals[low + lane] - too_low))
+        high = np.int64(np.int32(totals[GAP_HIGH + lane] - too_high))
+        fixed += high << (GAP_BITS - HIGH_BITS)
+        fixed += np.int64(np.int32(totals[GAP_LOW + lane] - too_low))
     return fixed
 
 
