@@ -37,13 +37,18 @@ class Batch:
 
     chunk: Chunk
     start: int  # of these rows within the chunk
-    predictions: Array  # (n, c) float16, BFLOAT16, float32 or float64, C order
+    pieces: list[Array]  # predictions, (m, c) each: float16, BFLOAT16, float32 or float64, C order
     labels: NDArray[np.int32]  # (n,), negative where there is no valid label
     ids: IdValues | None  # (n,), None where position identifies a sample
     epochs: NDArray[np.int64] | int  # (n,) or one for all
     splits: pa.Array | None  # (n,) strings, or None: the chunk's split
     problems: NDArray[np.uint8] | None  # (n,) a Reason that only the source could see, else 0
     nbytes: int  # of predictions, labels and ids, as they came
+
+    @property
+    def predictions(self) -> Array:
+        """Return the predictions (n, c) as one array, a copy where they lie in several."""
+        return self.pieces[0] if len(self.pieces) == 1 else np.concatenate(self.pieces)
 
 
 @dataclass(slots=True)

@@ -87,7 +87,7 @@ class Scorer:
         scores = score_batch(
             self._kernels, batch, self._kind, self._clip_nats, self._profiles, room.scores, note
         )
-        batch.predictions = np.empty((0, 0))  # not needed any more
+        batch.pieces = []
         return Scored(batch, scores, room.flags[:n], totals, room)
 
     def give_back(self, scored: Scored) -> None:

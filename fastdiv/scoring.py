@@ -120,25 +120,29 @@ def score_batch(
     least as many rows, and profiles if they are kept, of which the first are written. `note` is
     told the rows and scores of each tile, which are then in cache.
     """
-    x = batch.predictions
-    n, c = x.shape
+    n = len(batch.labels)
+    c, dtype = batch.pieces[0].shape[1], batch.pieces[0].dtype
     if room is None:
-        room = Scores.empty(n, x.dtype)
+        room = Scores.empty(n, dtype)
         if profiles and profile_width(c):
             room.profile = np.empty((n, profile_width(c)), np.float16)
-    step = max(1, TILE_BYTES // (x.itemsize * c)) if room.profile is not None or note else n
-    for start in range(0, n, max(1, step)):
-        rows = slice(start, min(start + step, n))
-        scores = room.take(rows)
-        kernels.score(x[rows], batch.labels[rows], kind, *scores.arrays())
-        if batch.problems is not None:
-            _note_problems(scores, batch.problems[rows])
-        if scores.profile is not None:
-            kernels.profile(x[rows], kind, scores.predicted, scores.profile)
-        if clip_nats is not None:
-            np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
-        if note is not None:
-            note(rows, scores)
+    step = max(1, TILE_BYTES // (dtype.itemsize * c))
+    start = 0
+    for piece in batch.pieces:
+        for at in range(0, len(piece), step):
+            x = piece[at : at + step]
+            rows = slice(start, start + len(x))
+            start = rows.stop
+            scores = room.take(rows)
+            kernels.score(x, batch.labels[rows], kind, *scores.arrays())
+            if batch.problems is not None:
+                _note_problems(scores, batch.problems[rows])
+            if scores.profile is not None:
+                kernels.profile(x, kind, scores.predicted, scores.profile)
+            if clip_nats is not None:
+                np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
+            if note is not None:
+                note(rows, scores)
     return room.rows(0, n)
 
 

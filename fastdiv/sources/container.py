@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from fastdiv.errors import DataError
-from fastdiv.sources.fields import flat_schema, top_columns
+from fastdiv.sources.fields import flat_column, flat_schema, top_columns
+
+Apart = tuple[pa.RecordBatch, list[pa.Array]]  # rows, and a column of them that need not be there
 
 
 class Container(Protocol):
@@ -46,6 +48,12 @@ class Container(Protocol):
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group, at most so many rows at a time."""
+        ...
+
+    def read_apart(
+        self, group: int, columns: Sequence[str], rows: int, apart: str
+    ) -> Iterator[Apart]:
+        """Yield the same with the values of one of the columns, in the pieces they lie in."""
         ...
 
     def place(self, group: int, row: int) -> str:
@@ -88,6 +96,13 @@ class Whole:
     def head(self, columns: Sequence[str], rows: int) -> pa.Table:
         """Return the first rows, at most so many."""
         return first_rows(self, columns, rows)  # type: ignore[arg-type]
+
+    def read_apart(
+        self, group: int, columns: Sequence[str], rows: int, apart: str
+    ) -> Iterator[Apart]:
+        """Yield the same with the values of one of the columns, in one piece."""
+        for batch in self.read(group, columns, rows):  # type: ignore[attr-defined]
+            yield batch, [flat_column(batch, apart)]
 
     def place(self, group: int, row: int) -> str:
         """Name a row to a person."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastdiv.sources.fields import (
     flat_column,
     is_binary,
     is_integer,
+    is_list,
     is_string,
     is_uuid,
     plain,
@@ -27,17 +28,35 @@ from fastdiv_kernels.contract import Array, Kind, Reason
 Place = Callable[[Chunk, int], str]  # a row of a chunk -> its place, in words
 
 
-def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, place: Place) -> Batch:
-    """Turn rows of a chunk, from `start` on, into a Batch; `place` names one of them in errors."""
+def decode(
+    batch: pa.RecordBatch, pieces: Sequence[pa.Array] | None, layout: Layout, chunk: Chunk,
+    start: int, place: Place,
+) -> Batch:  # fmt: skip
+    """Turn rows of a chunk, from `start` on, into a Batch; `place` names one of them in errors.
+
+    `pieces` are the predictions, where they are no column of the record batch.
+    """
 
     def place_in_batch(row: int) -> str:
         return place(chunk, start + row)
 
     n = batch.num_rows
-    read = predictions_of(batch, layout)
+    if pieces is None:
+        reads = [predictions_of(batch, layout)]
+    else:
+        reads = [predictions_in(plain(piece), layout) for piece in pieces]
     labels = class_labels(flat_column(batch, layout.label), layout, place_in_batch)
-    if read.lengths is not None:  # a label beyond the choices of its row is none of them
-        labels = np.where(labels < read.lengths, labels, -1).astype(np.int32)
+    if any(read.lengths is not None for read in reads):
+        choices = np.concatenate(
+            [
+                np.full(len(read.predictions), layout.classes)
+                if read.lengths is None
+                else read.lengths
+                for read in reads
+            ]
+        )
+        # A label beyond the choices of its row is none of them.
+        labels = np.where(labels < choices, labels, -1).astype(np.int32)
     epochs: NDArray[np.int64] | int
     if layout.epoch is not None:
         epochs = _epochs(flat_column(batch, layout.epoch), layout, place_in_batch)
@@ -50,13 +69,15 @@ def decode(batch: pa.RecordBatch, layout: Layout, chunk: Chunk, start: int, plac
     return Batch(
         chunk=chunk,
         start=start,
-        predictions=read.predictions,
+        pieces=[read.predictions for read in reads],
         labels=labels,
         ids=ids,
         epochs=epochs,
         splits=None if layout.split is None else strings(flat_column(batch, layout.split)),
-        problems=read.problems if read.problems.any() else None,
-        nbytes=read.predictions.nbytes + labels.nbytes + 8 * n * (layout.id is not None),
+        problems=_problems(reads),
+        nbytes=sum(read.predictions.nbytes for read in reads)
+        + labels.nbytes
+        + 8 * n * (layout.id is not None),
     )
 
 
@@ -68,19 +89,41 @@ class Read:
     """Predictions as they were read."""
 
     predictions: Array  # (n, c)
-    problems: NDArray[np.uint8]  # (n,) the Reason why a row has none, else 0
+    problems: NDArray[np.uint8] | None  # (n,) the Reason why a row has none, else 0
     lengths: NDArray[np.int64] | None = None  # (n,) choices of each row, where they differ
+
+
+def _problems(reads: Sequence[Read]) -> NDArray[np.uint8] | None:
+    """Return the problems (n,) of all rows; None where there is none."""
+    if not any(read.problems is not None and read.problems.any() for read in reads):
+        return None
+    return np.concatenate(
+        [
+            np.zeros(len(read.predictions), np.uint8) if read.problems is None else read.problems
+            for read in reads
+        ]
+    )
 
 
 def predictions_of(batch: pa.RecordBatch, layout: Layout) -> Read:
     """Return the predictions of a record batch, of whatever layout."""
-    problems = np.zeros(batch.num_rows, np.uint8)
     if layout.wide:
+        problems = np.zeros(batch.num_rows, np.uint8)
         return Read(_from_columns(batch, layout, problems), problems)
-    column = plain(flat_column(batch, layout.predictions[0]))
-    if column.null_count == len(column):  # of whatever type, if nothing told it
+    return predictions_in(plain(flat_column(batch, layout.predictions[0])), layout)
+
+
+def predictions_in(column: pa.Array, layout: Layout) -> Read:
+    """Return the predictions in a column, which has no extension type and no encoding."""
+    n, c = len(column), layout.classes
+    if is_list(column.type) and not column.null_count:
+        whole = gapless(column, c)
+        if whole is not None:  # in place
+            return Read(numbers(whole, layout.dtype, layout.words).reshape(n, c), None)
+    problems = np.zeros(n, np.uint8)
+    if column.null_count == n:  # of whatever type, if nothing told it
         problems[:] = Reason.NULL
-        return Read(_unknown(batch.num_rows, layout), problems)
+        return Read(_unknown(n, layout), problems)
     if layout.positive is not None:
         scores = _scores(column, layout, problems)
         return Read(_both_classes(scores, layout), problems)
@@ -96,7 +139,8 @@ def sound_predictions(batch: pa.RecordBatch, layout: Layout) -> Array:
         column = plain(flat_column(batch, layout.predictions[0]))
         return np.asarray(_scores(column, layout, problems)[problems == 0, None])
     read = predictions_of(batch, layout)
-    return np.asarray(read.predictions[read.problems == 0])
+    sound = slice(None) if read.problems is None else read.problems == 0
+    return np.asarray(read.predictions[sound])
 
 
 def _unknown(n: int, layout: Layout) -> Array:
@@ -107,9 +151,6 @@ def _unknown(n: int, layout: Layout) -> Array:
 def _from_list(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -> Read:
     """Return the lists of a column as (n, c), in place where nothing is missing."""
     n, c = len(column), layout.classes
-    whole = None if column.null_count else gapless(column, c)
-    if whole is not None:
-        return Read(numbers(whole, layout.dtype, layout.words).reshape(n, c), problems)
     first, lengths, values = pieces(column)
     if column.null_count:
         problems[null_rows(column)] = Reason.NULL

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastdiv.errors import DataError
-from fastdiv.sources.container import Whole, first_rows, one_line, sound
+from fastdiv.sources.container import Apart, Whole, first_rows, one_line, sound
 from fastdiv.sources.fields import (
     flat_column,
     is_integer,
@@ -107,15 +107,26 @@ class ParquetContainer(Whole):
         return first_rows(self, columns, rows, self._by_arrow)  # of the types of the schema
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield a row group, a few thousand rows at a time, so that its size does not matter."""
+        """Yield a row group, at most so many rows at a time, so that its size does not matter."""
+        return (batch for batch, _ in self._read(group, columns, rows, None))
+
+    def read_apart(
+        self, group: int, columns: Sequence[str], rows: int, apart: str
+    ) -> Iterator[Apart]:
+        """Yield the same with the values of one of the columns, in the pieces they lie in."""
+        return self._read(group, columns, rows, apart)
+
+    def _read(
+        self, group: int, columns: Sequence[str], rows: int, apart: str | None
+    ) -> Iterator[Apart]:
         file = _named(lambda: mapped(self.path, self.size), self.path)
         reader = Group(
             partial(chunk_of, file), self._groups[group], self._stored, self.schema,
             lambda names, n: self._by_arrow(group, names, n),
         )  # fmt: skip
         done = 0
-        for batch in reader.read(columns, rows):
-            yield batch
+        for batch, pieces in reader.read(columns, rows, apart):
+            yield batch, pieces
             done += batch.num_rows
         if done != self.rows[group]:
             raise DataError(self._ends_at(group, done))

@@ -286,9 +286,17 @@ class Source:
         container = self.containers[chunk.part]
         start = 0
         try:
-            for rows in container.read(chunk.row_group, layout.columns, layout.batch_rows):
-                yield decode(rows, layout, chunk, start, self.place)
-                start += rows.num_rows
+            group, columns, most = chunk.row_group, layout.columns, layout.batch_rows
+            if layout.wide:
+                for rows in container.read(group, columns, most):
+                    yield decode(rows, None, layout, chunk, start, self.place)
+                    start += rows.num_rows
+            else:
+                for rows, pieces in container.read_apart(
+                    group, columns, most, layout.predictions[0]
+                ):
+                    yield decode(rows, pieces, layout, chunk, start, self.place)
+                    start += rows.num_rows
         except MemoryError as error:
             raise _out_of_memory(self.place(chunk, start)) from error
 

@@ -45,7 +45,7 @@ def score_update(
 
     def work(start: int) -> tuple[Batch, Scores]:
         piece = rows.slice(start, layout.batch_rows)
-        batch = decode(piece, layout, chunk, start, place)
+        batch = decode(piece, None, layout, chunk, start, place)
         options = said.options
         return batch, score_batch(
             said.kernels, batch, layout.kind, options.clip_nats, options.keeps_profiles
@@ -70,7 +70,7 @@ def _joined(scored: list[tuple[Batch, Scores]]) -> tuple[Batch, Scores]:
     joined = Batch(
         chunk=batches[0].chunk,
         start=0,
-        predictions=np.empty((0, 0)),  # they are scored
+        pieces=[],  # they are scored
         labels=np.concatenate([batch.labels for batch in batches]),
         ids=ids,
         epochs=batches[0].epochs,

@@ -117,6 +117,18 @@ class Column:
             if done == need:
                 return self._array(joined, rows)
 
+    def pieces(self, rows: int) -> list[pa.Array]:
+        """Return the next rows, one piece or more of each page, none of them copied.
+
+        But for a row of which several pages have a part.
+        """
+        found = []
+        while rows:
+            n = max(1, min(rows, self.available()))
+            found.append(self.take(n))
+            rows -= n
+        return found
+
     def check_end(self) -> None:
         """Refuse a chunk that has more than was taken."""
         if self._waiting:

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastdiv.sources.fields import top_column
+from fastdiv.sources.container import Apart
+from fastdiv.sources.fields import flat_column, top_column
 from fastdiv.sources.pages.chunk import Bytes, ChunkBytes
 from fastdiv.sources.pages.columns import Column, plan_of
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf, RowGroup
-
-WORTH = 2  # a page that has one part in so many of the rows of a batch is a batch
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -123,8 +122,12 @@ class Group:
         self._by_arrow = by_arrow
         self.reasons: dict[str, str] = {}  # column -> why Arrow reads it
 
-    def read(self, columns: Sequence[str], rows: int) -> Batches:
-        """Yield all rows, at most `rows` at a time."""
+    def read(self, columns: Sequence[str], rows: int, apart: str | None = None) -> Iterator[Apart]:
+        """Yield all rows, at most `rows` at a time.
+
+        The values of the column `apart` come in as many pieces as they lie in. Others are copied
+        together, which costs less than many batches.
+        """
         tops = list(dict.fromkeys(top_column(self._schema, name) for name in columns))
         by_pages: dict[str, Column] = {}
         for name in tops:
@@ -134,7 +137,8 @@ class Group:
                 self.reasons[name] = str(why)
         by_arrow = [name for name in columns if top_column(self._schema, name) in self.reasons]
         if not by_pages:
-            yield from self._by_arrow(by_arrow, rows)
+            for batch in self._by_arrow(by_arrow, rows):
+                yield batch, [] if apart is None else [flat_column(batch, apart)]
             return
         others: list[ArrowRows] = []
         if by_arrow:
@@ -142,16 +146,20 @@ class Group:
         done, total = 0, self._group.num_rows
         while done < total:
             n = min(rows, total - done)
-            n = self._agreeable(by_pages, n)
             arrays: dict[str, pa.Array] = {}
+            pieces: list[pa.Array] = []
             for name in list(by_pages):
                 try:
-                    arrays[name] = by_pages[name].take(n)
+                    if name == apart:
+                        pieces = by_pages[name].pieces(n)
+                    else:
+                        arrays[name] = by_pages[name].take(n)
                     if done + n == total:
                         by_pages[name].check_end()
                 except Unexpected as why:  # Arrow goes on from where the pages ended
                     del by_pages[name]
                     arrays.pop(name, None)
+                    pieces = [] if name == apart else pieces
                     self.reasons[name] = str(why)
                     rest = ArrowRows(self._by_arrow([name], rows))
                     if rest.take(done) is None:
@@ -162,7 +170,11 @@ class Group:
                 if found is None:  # fewer than the footer says: the caller tells
                     return
                 arrays |= found
-            yield pa.record_batch([arrays[name] for name in tops], names=tops)
+            there = [name for name in tops if name in arrays]
+            batch = pa.record_batch([arrays[name] for name in there], names=there)
+            if apart is not None and not pieces:
+                pieces = [flat_column(batch, apart)]
+            yield batch, pieces
             done += n
 
     def _column(self, name: str) -> Column:
@@ -175,17 +187,3 @@ class Group:
         if chunk.path != leaf.path or chunk.type != leaf.type:
             raise Unexpected("a column that is not that of the schema")
         return Column(self._stored(chunk), chunk, leaf, plan, self._group.num_rows)
-
-    def _agreeable(self, columns: dict[str, Column], rows: int) -> int:
-        """Return at most how many rows to take: those of the widest column's page, if it is large.
-
-        Smaller pages are copied together, which costs less than many batches.
-        """
-        widest = max(columns.values(), key=lambda c: c.row_bytes, default=None)
-        if widest is None:
-            return rows
-        try:
-            there = widest.available()
-        except Unexpected:  # it is told when the rows are taken
-            return rows
-        return there if rows // WORTH <= there < rows else rows
