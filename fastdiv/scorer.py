@@ -70,17 +70,15 @@ class Scorer:
         alike = batch.splits is None and not isinstance(batch.epochs, np.ndarray)
         totals = RowTotals.zero(self._loss_dtype, c) if alike and c <= self._rows else None
 
+        no_profile = np.empty((n, 0), np.float16)
+
         def note(rows: slice, scores: Scores) -> None:
-            flags = room.flags[rows]
-            flags[:] = flags_of(scores)
+            flags = flags_of(scores, room.flags[rows])
             if totals is not None:
                 x = Stored(
                     scores.loss, scores.confidence, scores.margin, scores.brier,
                     scores.predicted, flags, batch.labels[rows],
-                    np.empty((len(flags), 0), np.float16)
-                    if scores.profile is None
-                    else scores.profile,
-                    c,
+                    no_profile[rows] if scores.profile is None else scores.profile, c,
                 )  # fmt: skip
                 totals.absorb(self._kernels, x)
 

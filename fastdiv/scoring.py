@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 KINDS = {"logits": Kind.LOGITS, "probs": Kind.PROBS, "logprobs": Kind.LOGPROBS}
 PIECE_BYTES = 4 << 20  # predictions a thread takes at once
-TILE_BYTES = 1 << 20  # predictions scored before more is made of them and their scores
+# Predictions scored before more is made of them and their scores: so many bytes, or rows where
+# these are more, for each tile costs some calls; but no more bytes than that.
+TILE_BYTES, TILE_ROWS, MOST_TILE_BYTES = 1 << 20, 1 << 10, 4 << 20
 
 
 def usable_threads(threads: int | None) -> int:
@@ -118,7 +120,7 @@ def score_batch(
 
     `profiles`: keep of each vector what its loss at other temperatures is made from. `room`: at
     least as many rows, and profiles if they are kept, of which the first are written. `note` is
-    told the rows and scores of each tile, which are then in cache.
+    told the rows and scores of one tile or some, which are then in cache.
     """
     n = len(batch.labels)
     c, dtype = batch.pieces[0].shape[1], batch.pieces[0].dtype
@@ -126,8 +128,9 @@ def score_batch(
         room = Scores.empty(n, dtype)
         if profiles and profile_width(c):
             room.profile = np.empty((n, profile_width(c)), np.float16)
-    step = max(1, TILE_BYTES // (dtype.itemsize * c))
-    start = 0
+    row_bytes = dtype.itemsize * c
+    step = max(1, TILE_BYTES // row_bytes, min(TILE_ROWS, MOST_TILE_BYTES // row_bytes))
+    start = noted = 0
     for piece in batch.pieces:
         for at in range(0, len(piece), step):
             x = piece[at : at + step]
@@ -141,8 +144,10 @@ def score_batch(
                 kernels.profile(x, kind, scores.predicted, scores.profile)
             if clip_nats is not None:
                 np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
-            if note is not None:
-                note(rows, scores)
+            if note is not None and (start - noted >= TILE_ROWS or start == n):
+                rows = slice(noted, start)
+                note(rows, room.take(rows))
+                noted = start
     return room.rows(0, n)
 
 

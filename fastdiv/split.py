@@ -22,6 +22,8 @@ from fastdiv.store import Store
 from fastdiv.stored import Stored
 from fastdiv.tables import History, Samples
 
+CARRIED = 1 << 29  # rows: sums are brought to canonical form each so many
+
 
 @dataclass(slots=True)
 class Held:
@@ -95,7 +97,9 @@ class SplitScan:
         elif epoch not in self.totals:
             self.totals[epoch] = totals
         elif before is not None:
-            self.totals[epoch] = before.merge(totals)
+            before.add(totals)
+            if before.epoch.n // CARRIED > (before.epoch.n - totals.epoch.n) // CARRIED:
+                self.totals[epoch] = before.carried()
 
     def forget(self, epoch: int) -> None:
         """Forget an epoch; its samples stay, and what they were in others."""
@@ -142,7 +146,7 @@ class SplitScan:
             pairs=self.pairs.copy(),
             classes=self.classes.copy(),
             duplicates=self.duplicates.copy(),
-            totals=self.totals.copy(),
+            totals=copy.deepcopy(self.totals),
         )
 
 

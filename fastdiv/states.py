@@ -38,6 +38,19 @@ CLASS_COUNTS = ("support", "predicted", "true_positive", "infinite")
 class Mergeable:
     """Adds the arrays of two states; those whose name ends in `sums` are exact sums."""
 
+    def add(self, other: Self) -> None:
+        """Add another state in place: fewer than 2**30 rows until the next `merge`."""
+        for f in fields(self):  # type: ignore[arg-type]
+            mine = getattr(self, f.name)
+            mine += getattr(other, f.name)
+
+    def carried(self) -> Self:
+        """Return the same with all sums in canonical form."""
+        same = {f.name: getattr(self, f.name).copy() for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(
+            **{name: exact.carry(x) if name.endswith("sums") else x for name, x in same.items()}
+        )
+
     def merge(self, other: Self) -> Self:
         """Return the state of both parts of the data."""
         both = {}
@@ -179,6 +192,15 @@ class RowTotals:
         """Add stored scores."""
         self.epoch.absorb(kernels, x)
         self.classes.absorb(kernels, x)
+
+    def add(self, other: Self) -> None:
+        """Add others in place: fewer than 2**30 rows until the next `merge`."""
+        self.epoch.add(other.epoch)
+        self.classes.add(other.classes)
+
+    def carried(self) -> Self:
+        """Return the same with all sums in canonical form."""
+        return type(self)(self.epoch.carried(), self.classes.carried())
 
     def merge(self, other: Self) -> Self:
         """Return the totals of both parts of the rows."""

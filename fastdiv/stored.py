@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.batch import Scores
-from fastdiv_kernels.contract import CORRECT, PRESENT, TOP5, Array, profile_width
+from fastdiv_kernels.contract import Array, profile_width
 
 FIELDS = ("loss", "confidence", "margin", "brier", "predicted", "flags")
 COLUMNS = (*FIELDS, "profile")
@@ -49,11 +49,14 @@ class Stored:
         return bool(self.profile.shape[1] == profile_width(self.classes))
 
 
-def flags_of(scores: Scores) -> NDArray[np.uint8]:
-    """Return the flags (n,) that are stored of scores."""
-    correct = scores.correct.view(np.uint8) * np.uint8(CORRECT)
-    top5 = (scores.rank.view(np.uint32) < 5).view(np.uint8) * np.uint8(TOP5)  # -1 is large
-    return np.asarray(scores.status | correct | top5 | np.uint8(PRESENT), np.uint8)
+def flags_of(scores: Scores, flags: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Return the flags (n,) that are stored of scores, written to `flags` where it is given."""
+    from fastdiv_kernels.cpu.flags import write_flags
+
+    if flags is None:
+        flags = np.empty(len(scores), np.uint8)
+    write_flags(scores.correct, scores.rank, scores.status, flags)
+    return flags
 
 
 def stored_bytes(loss_dtype: np.dtype[Any], width: int) -> int:

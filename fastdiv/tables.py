@@ -98,6 +98,7 @@ def step_totals(
         zero = partial(StepTotals.zero, loss_dtype, classes)
         epochs = [epoch] if before is None else [epoch, before]
         return _total(zero, kernels, samples, epochs, pool, tasks)
+    rows = rows.carried()
     if before is None:
         return StepTotals(rows, PairTotals.zero(loss_dtype))
     return StepTotals(rows, _pair_totals(kernels, samples, before, epoch, pool, tasks))

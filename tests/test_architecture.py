@@ -90,7 +90,8 @@ KERNELS = {"fastdiv_kernels.contract", "fastdiv_kernels.exact", "fastdiv_kernels
 ON_THE_CPU = {
     "ledger": {"fastdiv_kernels.cpu.lookup"},
     "epoch_file": {"fastdiv_kernels.cpu.lookup"},
-    "sources": {"fastdiv_kernels.cpu.pages"},
+    "stored": {"fastdiv_kernels.cpu.flags"},
+    "sources": {"fastdiv_kernels.cpu.page_headers", "fastdiv_kernels.cpu.pages"},
 }
 
 

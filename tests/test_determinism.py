@@ -21,8 +21,9 @@ from dumps import (
 )
 
 import fastdiv
-from fastdiv import scoring, store, tables
+from fastdiv import scan, scoring, store, tables
 from fastdiv.sources import layout, memory
+from fastdiv.states import RowTotals
 
 EPOCHS = (0, 3, 4)
 NAMES = [field.name for field in fields(fastdiv.Scores) if field.name != "profile"]
@@ -106,6 +107,26 @@ def test_batches_and_blocks(tmp_path, monkeypatch, data, mixed, wanted, size):
     for t in (data, mixed):
         assert_same(fastdiv.analyze(t), wanted)
         assert_same(fastdiv.analyze(write(t, tmp_path / "a.parquet", row_group_size=150)), wanted)
+
+
+@pytest.mark.parametrize("scores", ["all", "rolling"])
+@pytest.mark.parametrize("again", [False, True])
+def test_totals_made_while_scoring_are_those_of_the_store(monkeypatch, scores, again):
+    """Rows that agree with others of their sample count once, though all of them were scored."""
+    dump = make(EPOCHS, n=300, c=7, dtype=np.float64)
+    spoil(dump)
+    if again:
+        dump[EPOCHS[1]] = dump[EPOCHS[1]].take([*range(200), *range(50, 200)])
+    data = {epoch: rows.arrays() for epoch, rows in dump.items()}
+    monkeypatch.setattr(layout, "BATCH_ROWS", 64)
+    made = []
+    carried, commit = RowTotals.carried, scan.Scan.commit
+    monkeypatch.setattr(RowTotals, "carried", lambda self: made.append(self) or carried(self))
+    run = fastdiv.analyze(data, kind="logits", scores=scores)
+    assert len(made) == (2 if again else 3)
+    monkeypatch.setattr(scan.Scan, "commit", lambda *arguments, totals: commit(*arguments))
+    assert_same(fastdiv.analyze(data, kind="logits", scores=scores), run)
+    assert len(made) == (2 if again else 3)
 
 
 def test_more_epochs_than_files_are_kept_open(monkeypatch):

@@ -10,7 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastdiv
-from fastdiv.sources.pages.headers import Unexpected, read_header
+from fastdiv.sources.pages.headers import (
+    DATA,
+    DATA_V2,
+    FIELDS,
+    Unexpected,
+    quick_header,
+    read_header,
+)
 from fastdiv.sources.parquet import ParquetContainer
 
 N, C = 1500, 7
@@ -72,10 +79,22 @@ def same(batches, others, names):
     assert found[0] == found[1]
 
 
+def joined(rows, apart):
+    """Yield rows as record batches, with the column that came apart."""
+    for batch, pieces in rows:
+        assert sum(map(len, pieces)) == batch.num_rows
+        others = {name: batch.column(name) for name in batch.schema.names if name != apart}
+        yield pa.record_batch({**others, apart: pa.concat_arrays(pieces)})
+
+
 def check(path, names=COLUMNS, rows=400):
-    container = ParquetContainer(str(path))
+    container, other = (ParquetContainer(str(path)) for _ in range(2))
     for group in range(len(container.rows)):
-        same(container.read(group, names, rows), container._by_arrow(group, names, rows), names)
+        wanted = list(container._by_arrow(group, names, rows))
+        same(container.read(group, names, rows), wanted, names)
+        apart = names[-1]
+        same(joined(other.read_apart(group, names, rows, apart), apart), wanted, names)
+    assert other.read_by.summary() == container.read_by.summary()
     return container
 
 
@@ -262,6 +281,32 @@ def test_a_header_damaged_anywhere_is_refused_or_read_as_arrow_reads_it(tmp_path
 def test_headers_that_are_none(data):
     with pytest.raises(Unexpected):
         read_header(data)
+    assert quick_header(np.frombuffer(data, np.uint8), np.empty(FIELDS, np.int64)) is None
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_headers_read_quickly_are_the_same(tmp_path, version):
+    """With any byte changed too; most headers must be read quickly."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(table(values(n=300)), path, data_page_version=version, data_page_size=1500,
+                   write_batch_size=32, write_page_checksum=True)  # fmt: skip
+    whole = path.read_bytes()
+    room = np.empty(FIELDS, np.int64)
+    quick = tried = 0
+    for at, size in header_places(path):
+        for place, new in itertools.product(range(at, at + size), range(0, 256, 5)):
+            near = np.frombuffer(whole[at : at + 200], np.uint8).copy()
+            near[place - at] = new
+            found = quick_header(near, room)
+            tried += 1
+            if found is not None:
+                quick += 1
+                assert found == read_header(near.tobytes())
+            assert quick_header(near[: size - 1], room) in (None, found)
+        near = np.frombuffer(whole[at : at + 200], np.uint8)
+        kind = read_header(near.tobytes())[0].kind
+        assert (quick_header(near, room) is None) == (kind not in (DATA, DATA_V2))
+    assert quick > tried / 4
 
 
 @pytest.mark.parametrize("period", [1, 2, 3, 8, 10, 17, 64, 1000])

@@ -15,6 +15,7 @@ from fastdiv.sources.pages.headers import (
     DATA,
     DATA_V2,
     DICTIONARY,
+    FIELDS,
     INDEX,
     MOST_HEADER_BYTES,
     PLAIN,
@@ -23,6 +24,7 @@ from fastdiv.sources.pages.headers import (
     RLE_DICTIONARY,
     PageHeader,
     Unexpected,
+    quick_header,
     read_header,
 )
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
@@ -40,6 +42,7 @@ class ChunkBytes(Protocol):
 
 # How much larger than it is stored a page can be, by codec.
 MOST_LARGER = {SNAPPY: 25, GZIP: 1100, BROTLI: 100_000, ZSTD: 100_000}
+NEAR = 128  # bytes that most headers are within
 WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -85,6 +88,7 @@ class ColumnPages:
             raise Unexpected("pages that are not in the file")
         if chunk.codec and chunk.codec not in MOST_LARGER:
             raise Unexpected("a codec that is rare")
+        self._fields = np.empty(FIELDS, np.int64)
         self._done = 0  # values
         self._failed: Unexpected | None = None
         self._dictionary: Any = None
@@ -129,12 +133,12 @@ class ColumnPages:
     def _header(self) -> PageHeader:
         if self._at >= self._end:
             raise Unexpected("fewer values than the footer says")
-        near = self._data[self._at : min(self._at + 128, self._end)]
-        try:
-            header, size = read_header(near.tobytes())
-        except Unexpected:  # it may have long statistics
+        near = self._data[self._at : min(self._at + NEAR, self._end)]
+        found = quick_header(near, self._fields)
+        if found is None:  # it may have long statistics, or be none
             near = self._data[self._at : min(self._at + MOST_HEADER_BYTES, self._end)]
-            header, size = read_header(near.tobytes())
+            found = read_header(near.tobytes())
+        header, size = found
         self._at += size
         if header.size > self._end - self._at:
             raise Unexpected("a page that is longer than its chunk")

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from fastdiv.sources.fields import is_list, plain_type
 from fastdiv.sources.pages.chunk import Bytes, ChunkBytes, ColumnPages, Piece
+from fastdiv.sources.pages.codec import UNCOMPRESSED
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
 
@@ -83,6 +84,7 @@ class Column:
             raise Unexpected("another number of values than rows")
         self._pages = ColumnPages(data, chunk, leaf, plan.width, self._size if plan.lists else 0)
         self.row_bytes = self._size * plan.width
+        self.in_place = chunk.codec == UNCOMPRESSED  # but for values that a dictionary has
         self._waiting: list[Piece] = []
         self._at = 0  # bytes of the first waiting piece that are taken
 

@@ -20,6 +20,7 @@ from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf, RowGroup
 
 Batches = Iterator[pa.RecordBatch]
+MADE_BYTES = 4 << 20  # of values that are no place in the file: they should be in cache when used
 
 
 class ReadBy:
@@ -143,6 +144,8 @@ class Group:
         others: list[ArrowRows] = []
         if by_arrow:
             others.append(ArrowRows(self._by_arrow(by_arrow, rows)))
+        if apart in by_pages and not by_pages[apart].in_place:
+            rows = max(1, min(rows, MADE_BYTES // by_pages[apart].row_bytes))
         done, total = 0, self._group.num_rows
         while done < total:
             n = min(rows, total - done)

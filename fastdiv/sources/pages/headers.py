@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fastdiv.sources.parquet_footer import read_struct
 
 DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
 PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY = 0, 2, 3, 8
 MOST_HEADER_BYTES = 1 << 16
+# Where fields lie among the numbers that the kernel tells: of the header, and of a page's kind.
+FIELDS, OF_DATA, OF_DATA_V2 = 64, 16, 48
+MISSING = -(1 << 63)
 
 
 class Unexpected(Exception):  # noqa: N818  # no error: another reader takes over
     """A column chunk is not as this reader expects; the message says why, in a few words."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageHeader:
+class PageHeader(NamedTuple):  # of which some are made for every few thousand rows
     """What is said of a page, sizes in bytes."""
 
     kind: int  # DATA, INDEX, DICTIONARY or DATA_V2
@@ -29,6 +34,35 @@ class PageHeader:
     level_encodings: tuple[int, int] = (RLE, RLE)
     level_sizes: tuple[int, int] | None = None  # repetition, definition: of a DATA_V2 page
     is_compressed: bool = True
+
+
+def quick_header(data: NDArray[np.uint8], room: NDArray[np.int64]) -> tuple[PageHeader, int] | None:
+    """Read a header as `read_header` does, which is for those of which this returns None.
+
+    `room` is an array of `FIELDS` numbers to be written over.
+    """
+    from fastdiv_kernels.cpu.page_headers import read_page_header
+
+    end = read_page_header(data, room)
+    if end < 0:
+        return None
+    _, kind, uncompressed, size, number = room[:5].tolist()
+    crc = None if number == MISSING else number
+    if kind == DATA:
+        _, values, encoding, definition, repetition = room[OF_DATA : OF_DATA + 5].tolist()
+        levels, sizes, compressed = (repetition, definition), None, True
+    elif kind == DATA_V2:
+        of = room[OF_DATA_V2 : OF_DATA_V2 + 8].tolist()
+        _, values, _, _, encoding, definition, repetition, flag = of
+        levels, sizes, compressed = (RLE, RLE), (repetition, definition), flag != 0
+    else:
+        return None
+    told = (uncompressed, size, values, encoding, definition, repetition)
+    if min(told) < 0 or max(told) >= 1 << 31:
+        return None
+    return PageHeader(
+        kind, size, uncompressed, crc, values, encoding, levels, sizes, compressed
+    ), end
 
 
 def read_header(data: bytes) -> tuple[PageHeader, int]:

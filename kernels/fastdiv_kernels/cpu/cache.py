@@ -129,7 +129,7 @@ class Cache:
         self, function: Callable[..., Any], form: Form, make: Callable[[], Code]
     ) -> Call | None:
         """Return what calls a kernel; None where only Numba can."""
-        name = function.__name__
+        name, brief = function.__name__, "brief" in function.__dict__
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{function.__module__}.{function.__qualname__}{text_of(form)}".encode())
         source = Path(function.__code__.co_filename)
@@ -138,7 +138,7 @@ class Cache:
                 digest.update(source.read_bytes())
             except OSError:  # nobody could tell whether it was changed
                 with compiling(name):
-                    return make().load(form)
+                    return make().load(form, brief)
         file = f"{self.stamp}/{name}-{digest.hexdigest()}"
         code = self._read(file)
         if code is None:
@@ -147,7 +147,7 @@ class Cache:
                 if code is None:
                     code = make()
                     self._write(file, code)
-        return code.load(form)
+        return code.load(form, brief)
 
     def _read(self, file: str) -> Code | None:
         for directory in self._directories:

@@ -203,6 +203,15 @@ def kernel(function: Function) -> Function:
     return cast("Function", Kernel(function))
 
 
+def brief_kernel(function: Function) -> Function:
+    """Compile an entry point that takes a few microseconds, and keeps Python's lock meanwhile.
+
+    To let it go and to wait for it again takes longer, where other threads want it.
+    """
+    function.__dict__["brief"] = True
+    return kernel(function)
+
+
 def inner(*flags: str) -> Callable[[Function], Function]:
     """Compile a function that only kernels call, with LLVM's fast-math `flags` one by one.
 

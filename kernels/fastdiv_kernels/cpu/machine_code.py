@@ -121,9 +121,10 @@ class Code:
     needs: tuple[str, ...]  # names that the process must have
     machine_code: bytes  # an object file; none where only Numba can call the kernel
 
-    def load(self, form: Form) -> Call | None:
+    def load(self, form: Form, brief: bool = False) -> Call | None:
         """Return what calls the code with arguments of a form; None where only Numba can.
 
+        Python's lock is let go meanwhile, unless it is `brief`.
         So it is where the process lacks a name: LLVM ends a process that loads such code.
         """
         if not self.machine_code:
@@ -144,7 +145,8 @@ class Code:
         arrays = [one for one in form if not isinstance(one, type) and one[0] != "tuple"]
         tuples = len(form) - len(numbers) - len(arrays)
         places = (ctypes.c_void_p,) * 3
-        prototype: Any = ctypes.CFUNCTYPE(ctypes.c_int64, *places, *(SCALARS[x] for x in kinds))
+        made_by: Any = ctypes.PYFUNCTYPE if brief else ctypes.CFUNCTYPE
+        prototype = made_by(ctypes.c_int64, *places, *(SCALARS[x] for x in kinds))
         function = prototype(address)
         known = (np.ndarray, *(dtype for dtype, _, _ in arrays))
         expected = (ctypes.c_void_p * len(known))(*map(id, known))
