@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
 from fastdiv_kernels.contract import (
-    BINS,
     CONFIDENCE_EDGES,
     CORRECT,
     LOSS_EDGES,
@@ -13,10 +13,30 @@ from fastdiv_kernels.contract import (
     PRESENT,
 )
 from fastdiv_kernels.cpu.arithmetic import as_int
-from fastdiv_kernels.cpu.jit import inner, kernel, overload, types
-from fastdiv_kernels.cpu.packed import COPIES, add_words, tally_bins
+from fastdiv_kernels.cpu.eights import (
+    EIGHT,
+    FLOAT,
+    I32,
+    I64,
+    ROWS,
+    VALID,
+    Eight,
+    data_of,
+    padded,
+    whole_eights,
+)
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, overload, types
+from fastdiv_kernels.cpu.packed import COPIES, LEVELS, settle_bins, tally_bins
+from fastdiv_kernels.cpu.scattered import (
+    MOST,
+    add_loss_rows,
+    add_losses,
+    is_whole,
+    new_table,
+    rows_of,
+)
 from fastdiv_kernels.cpu.sums import add
-from fastdiv_kernels.cpu.windows import TILE, VALID, add_column, add_fixed, count_rows
+from fastdiv_kernels.cpu.windows import TILE, count_rows
 
 LAST_CONFIDENCE = len(CONFIDENCE_EDGES) - 2
 CONFIDENCES = len(CONFIDENCE_EDGES) - 1  # bins from 0 to 1
@@ -29,10 +49,12 @@ MARGINS = 1 / float(MARGIN_EDGES[2] - MARGIN_EDGES[1])  # bins a nat, exactly 2
 SPREAD = max(LAST_CONFIDENCE, LAST_LOSS, LAST_MARGIN) + 1
 NO_KEY = 2 * SPREAD
 KEYS = NO_KEY + 1
-CONFIDENCE, LOSS, MARGIN, SUMMED = range(4)
+CONFIDENCE, MARGIN = range(2)
 # Of NumPy's type: a kernel that is given Python's integers is compiled for each apart.
-FIRST_BIN, NO_TOTAL, NO_BIT = np.int64(0), np.int64(-1), np.int64(0)
+FIRST_BIN, NO_TOTAL = np.int64(0), np.int64(-1)
 START = np.uint64(0)
+SETTLED = np.uint64(MOST)
+RIGHT_BIT = CORRECT.bit_length() - 1
 
 
 @kernel
@@ -41,54 +63,139 @@ def distributions(
     losses: Any, margins: Any, bins: Any, loss_sums: Any, confidence_sums: Any,
 ) -> None:  # fmt: skip
     """Add the stored scores of one epoch to its distributions; see the contract."""
-    keys = np.zeros((4, TILE + COPIES), np.uint32)
-    words = np.zeros(TILE + COPIES, np.int64)
-    table = np.zeros(COPIES * BINS, np.int64)
-    counted = np.zeros((3, COPIES * KEYS), np.int64)
-    mantissas = np.zeros(COPIES * KEYS, np.int64)
-    small = np.zeros(TILE, loss.dtype)
-    present = np.full(TILE, PRESENT, np.uint8)
+    keys, loss_keys = np.empty((2, TILE), np.uint32), np.empty(TILE, np.int32)
+    levels, words = np.empty(TILE, np.uint64), np.empty(TILE, np.int64)
+    table, loss_table = np.zeros(COPIES * LEVELS, np.int64), new_table(NO_KEY)
+    found = np.zeros((3, LEVELS), np.int64)
+    counted = np.zeros((2, COPIES * KEYS), np.int64)
     n = np.uint64(len(flags))
-    for at in range(np.uint64(0), n, np.uint64(TILE)):
+    for at in range(START, n, np.uint64(TILE)):
         rows = min(np.uint64(TILE), n - at)
-        counts[0] += count_rows(flags, at, rows, VALID, PRESENT)
-        find_keys(loss, confidence, margin, flags, at, rows, keys)
-        counts[1] += add_losses(
-            loss, flags, at, rows, keys[LOSS], keys[SUMMED], words, mantissas, small, present,
-            loss_sums,
-        )  # fmt: skip
-        for which in range(3):
-            count_keys(keys[which], rows, counted[which])
-        tally_bins(
-            confidence, flags, at, rows, keys[SUMMED], words, table, bins, confidence_sums,
-            FIRST_BIN, NO_TOTAL,
-        )  # fmt: skip
+        if rows % EIGHT == 0:
+            add_tile(
+                loss, confidence, margin, flags, at, rows, keys, loss_keys, levels, words, table,
+                loss_table, found, counted, counts, losses, bins, loss_sums, confidence_sums,
+            )  # fmt: skip
+        else:
+            add_tile(
+                padded(loss, at, rows), padded(confidence, at, rows), padded(margin, at, rows),
+                padded(flags, at, rows), START, whole_eights(rows), keys, loss_keys, levels, words,
+                table, loss_table, found, counted, counts, losses, bins, loss_sums,
+                confidence_sums,
+            )  # fmt: skip
+        if (at + np.uint64(TILE)) % SETTLED == 0:
+            settle_losses(loss_table, losses, loss_sums)
+            settle_bins(found, bins, confidence_sums, FIRST_BIN, NO_TOTAL)
+    settle_losses(loss_table, losses, loss_sums)
+    settle_bins(found, bins, confidence_sums, FIRST_BIN, NO_TOTAL)
     add_counts(counted[CONFIDENCE], confidences)
-    add_counts(counted[LOSS], losses)
     add_counts(counted[MARGIN], margins)
 
 
 @kernel
-def find_keys(
-    loss: Any, confidence: Any, margin: Any, flags: Any, at: Any, rows: Any, keys: Any
+def add_tile(
+    loss: Any, confidence: Any, margin: Any, flags: Any, at: Any, rows: Any, keys: Any,
+    loss_keys: Any, levels: Any, words: Any, table: Any, loss_table: Any, found: Any, counted: Any,
+    counts: Any, losses: Any, bins: Any, loss_sums: Any, confidence_sums: Any,
 ) -> None:  # fmt: skip
-    """Write a tile's bins to keys (3, TILE): SPREAD more for rows that are right.
+    """Add whole eights of rows from `at`."""
+    counts[0] += count_rows(flags, at, rows, VALID, PRESENT)
+    find_keys(confidence, margin, flags, at, rows, keys)
+    for which in range(2):
+        count_keys(keys[which], rows, counted[which])
+    tally_bins(
+        confidence, flags, at, rows, levels, words, table, found, bins, confidence_sums,
+        FIRST_BIN, NO_TOTAL,
+    )  # fmt: skip
+    odd = find_loss_keys(loss, flags, at, rows, loss_keys)
+    scatter(loss, flags, at, rows, loss_keys, loss_table)
+    if odd != 0:
+        for i in range(rows):
+            flag, x = flags[at + i], loss[at + i]
+            if loss_keys[i] == NO_KEY and flag & VALID == PRESENT:
+                if abs(x) < np.inf:
+                    losses[1 if flag & CORRECT != 0 else 0, loss_bin(x)] += 1
+                    add(loss_sums, loss_bin(x), x, 1)
+                else:
+                    counts[1] += 1
 
-    Rows that are not valid, and losses that are not finite, have the key NO_KEY. Beyond `rows`
-    there is room for COPIES - 1 more.
+
+@inner()
+def settle_losses(table: Any, losses: Any, loss_sums: Any) -> None:
+    """Add a table of losses to counts (2, bins) and sums, and empty it."""
+    for k in range(LAST_LOSS + 1):
+        for right in range(2):
+            key = k + right * SPREAD
+            rows = rows_of(table, key)[0]
+            if rows != 0:
+                losses[right, k] += rows
+                add_losses(table, key, loss_sums, k)
+    table[:] = 0
+
+
+@intrinsic
+def find_loss_keys(
+    typing_context: Any, loss: Any, flags: Any, at: Any, rows: Any, keys: Any
+) -> Any:  # fmt: skip
+    """Write the keys of losses, NO_KEY of rows that are not valid or do not fit the table.
+
+    Returns 0 if all rows that are valid fit it.
     """
-    for which in range(np.uint64(3)):
-        for i in range(rows, rows + np.uint64(COPIES - 1)):
-            keys[which, i] = NO_KEY
-    zero, one, two = np.uint64(CONFIDENCE), np.uint64(LOSS), np.uint64(MARGIN)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loss, flags, at, rows, keys = data_of(context, builder, signature, args)
+        lanes = Eight(builder)
+        odd = lanes.places(1, I32)[0]
+        with lanes.each(at, rows) as (before, i):
+            own, x = lanes.flags(flags, i), lanes.load(loss, i)
+            valid, whole = lanes.valid(own), is_whole(lanes, x)
+            lanes.join(odd, builder.and_(valid, builder.not_(whole)))
+            # Octaves are exponents, and the two highest bits of the mantissa quarters of one.
+            bits, mantissa, bias = (23, I32, 127) if x.type.element == FLOAT else (52, I64, 1023)
+            k = builder.ashr(lanes.ints(x), lanes.every(mantissa, bits - 2))
+            k = k if mantissa == I32 else builder.trunc(k, ir.VectorType(I32, ROWS))
+            k = builder.sub(k, lanes.every(I32, 4 * (bias + LOWEST_OCTAVE) - 1))
+            for sign, limit in ((">", 0), ("<", LAST_LOSS)):
+                limit = lanes.every(I32, limit)
+                k = builder.select(builder.icmp_signed(sign, k, limit), k, limit)
+            right = builder.and_(lanes.has(own, RIGHT_BIT), lanes.every(I32, SPREAD))
+            usual = builder.and_(valid, whole)
+            key = lanes.chosen(usual, builder.add(k, right), lanes.every(I32, NO_KEY))
+            lanes.store(key, keys, before)
+        return lanes.any(builder.load(odd))
+
+    return types.int32(loss, flags, types.uint64, types.uint64, keys), generate
+
+
+@intrinsic
+def scatter(
+    typing_context: Any, loss: Any, flags: Any, at: Any, rows: Any, keys: Any, table: Any
+) -> Any:  # fmt: skip
+    """Add losses to the table."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loss, flags, at, rows, keys, table = data_of(context, builder, signature, args)
+        lanes = Eight(builder)
+        with lanes.each(at, rows) as (before, i):
+            add_loss_rows(lanes, loss, flags, i, keys, before, table)
+        return context.get_dummy_value()
+
+    return types.void(loss, flags, types.uint64, types.uint64, keys, table), generate
+
+
+@inner()
+def find_keys(
+    confidence: Any, margin: Any, flags: Any, at: Any, rows: Any, keys: Any
+) -> None:  # fmt: skip
+    """Write a tile's bins to keys (2, TILE): SPREAD more for rows that are right.
+
+    Rows that are not valid have the key NO_KEY.
+    """
+    zero, one = np.uint64(CONFIDENCE), np.uint64(MARGIN)
     for i in range(rows):
         keys[zero, i] = key_of(confidence_bin(confidence[at + i]), flags[at + i])
     for i in range(rows):
-        finite = abs(loss[at + i]) < np.inf
-        key = key_of(loss_bin(loss[at + i]), flags[at + i])
-        keys[one, i] = key if finite else NO_KEY
-    for i in range(rows):
-        keys[two, i] = key_of(margin_bin(margin[at + i]), flags[at + i])
+        keys[one, i] = key_of(margin_bin(margin[at + i]), flags[at + i])
 
 
 @inner()
@@ -116,43 +223,6 @@ def add_counts(counted: Any, to: Any) -> None:
         for right in range(2):
             for k in range(to.shape[1]):
                 to[right, k] += counted[copy * KEYS + right * SPREAD + k]
-
-
-@kernel
-def add_losses(
-    loss: Any, flags: Any, at: Any, rows: Any, keys: Any, summed: Any, words: Any, table: Any,
-    small: Any, present: Any, loss_sums: Any,
-) -> Any:  # fmt: skip
-    """Add a tile's finite losses to the sums of their bins; returns how many are not finite.
-
-    All numbers of a bin have one exponent, so that their mantissas are summed; but for the lowest
-    bin, which is summed as a column is, and the highest. `small` and `present` are (TILE,), the
-    second all PRESENT.
-    """
-    low = high = unbounded = np.int64(0)
-    for i in range(rows):
-        k = loss_bin(loss[at + i])
-        finite = keys[i] != NO_KEY
-        within = (k > 0) & (k < LAST_LOSS) & finite
-        summed[i] = k if within else 0
-        words[i] = mantissa(loss[at + i]) if within else 0
-        low += 1 if (k == 0) & finite else 0
-        high += 1 if (k == LAST_LOSS) & finite else 0
-        unbounded += 1 if (flags[at + i] & VALID == PRESENT) & (not finite) else 0
-    add_words(summed, words, rows, table, KEYS)
-    for k in range(1, LAST_LOSS):
-        if table[k] != 0:
-            add_fixed(loss_sums, k, table[k], fraction_bits(loss[0], k))
-    if low > 0:
-        for i in range(rows):
-            x = loss[at + i]
-            small[i] = x if (keys[i] != NO_KEY) & (loss_bin(x) == 0) else 0
-        add_column(small, present, START, rows, NO_BIT, loss_sums, FIRST_BIN, FIRST_BIN)
-    if high > 0:
-        for i in range(rows):
-            if keys[i] != NO_KEY and loss_bin(loss[at + i]) == LAST_LOSS:
-                add(loss_sums, LAST_LOSS, loss[at + i], 1)
-    return unbounded
 
 
 @inner()
@@ -187,16 +257,6 @@ def loss_bin(loss: Any) -> Any:
     raise NotImplementedError  # kernels get the overload below
 
 
-def mantissa(loss: Any) -> Any:
-    """Return the mantissa of a normal float32 or float64 as an integer."""
-    raise NotImplementedError
-
-
-def fraction_bits(loss: Any, k: Any) -> Any:
-    """Return which power of 1/2 a mantissa counts, for a dtype's numbers in bin k of the losses."""
-    raise NotImplementedError
-
-
 @overload(loss_bin)
 def _loss_bin(loss: Any) -> Any:
     bits, bias = (23, 127) if loss == types.float32 else (52, 1023)
@@ -206,26 +266,5 @@ def _loss_bin(loss: Any) -> Any:
         k: Any = np.int64(as_int(loss) >> shift) - first  # below 0 where the loss is
         k = k if k > 0 else 0
         return k if k < LAST_LOSS else LAST_LOSS
-
-    return implementation
-
-
-@overload(mantissa)
-def _mantissa(loss: Any) -> Any:
-    bits = 23 if loss == types.float32 else 52
-    below, leading = (1 << bits) - 1, 1 << bits
-
-    def implementation(loss: Any) -> Any:
-        return (np.int64(as_int(loss)) & below) | leading
-
-    return implementation
-
-
-@overload(fraction_bits)
-def _fraction_bits(loss: Any, k: Any) -> Any:
-    bits = 23 if loss == types.float32 else 52
-
-    def implementation(loss: Any, k: Any) -> Any:
-        return bits - LOWEST_OCTAVE - (k - 1) // 4
 
     return implementation

@@ -8,29 +8,34 @@ several tables, because an addition must wait for the one before it where both h
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
 from fastdiv_kernels.contract import BINS, CORRECT, PRESENT
-from fastdiv_kernels.cpu.arithmetic import as_int
-from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.cpu.eights import (
+    DOUBLE,
+    I32,
+    I64,
+    MAGNITUDE,
+    ROWS,
+    VALID,
+    Eight,
+    bits_32,
+    data_of,
+)
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
 from fastdiv_kernels.cpu.sums import add
-from fastdiv_kernels.cpu.windows import TILE, VALID, add_fixed
+from fastdiv_kernels.cpu.windows import TILE, add_fixed
 
 COPIES = 4
-FRACTION = 33  # bits of a confidence: all float32 from 2**-10, and many below
+FRACTION = 33  # bits of a confidence: all float32 from 2**-10
 HIGHEST = 1.5  # no confidence is above HIGHEST_PROB
+LEAST = 2.0 ** (23 - FRACTION)
+LEVELS = 24  # BINS times a confidence, rounded up; that below the first bin is added to it
 COUNT_AT = 43
 RIGHT_AT = 53
 COUNT = (1 << (RIGHT_AT - COUNT_AT)) - 1
 assert 2**FRACTION * HIGHEST * TILE < 2**COUNT_AT, "numbers reach the counts"
 assert TILE <= COUNT, "counts reach the counts of right rows"
-LOSS_COARSE = 24  # losses below 256 nats: all float32 from 2**-53
-LOSS_FINE = LOSS_COARSE + 52
-LOSS_LIMIT = 256.0
-LOSS_ROUND_COARSE = 1.5 * 2.0 ** (52 - LOSS_COARSE)
-LOSS_ROUND_FINE = 1.5 * 2.0 ** (52 - LOSS_FINE)
-LOSS_BITS_COARSE = int(np.float64(LOSS_ROUND_COARSE).view(np.int64))
-LOSS_BITS_FINE = int(np.float64(LOSS_ROUND_FINE).view(np.int64))
-assert 2**LOSS_COARSE * LOSS_LIMIT * TILE < 2 ** (COUNT_AT - 1), "losses reach the counts"
 NUMBER = (1 << COUNT_AT) - 1
 ROUND = 1.5 * 2.0 ** (52 - FRACTION)
 ROUND_BITS = int(np.float64(ROUND).view(np.int64))
@@ -51,160 +56,115 @@ def reliability_bin(confidence: Any) -> Any:
 
 @inner()
 def fits(confidence: Any) -> Any:
-    """Return a confidence in units of 2**-FRACTION, and whether that is all of it."""
-    p = np.float64(confidence)
-    shifted = p + ROUND
-    return as_int(shifted) - ROUND_BITS, (shifted - ROUND == p) & (p >= 0.0) & (p < HIGHEST)
+    """Say whether a confidence is a whole number of units of 2**-FRACTION, below HIGHEST."""
+    return (confidence == 0) | ((confidence >= LEAST) & (confidence < HIGHEST))
 
 
-@inner()
+@intrinsic
 def pack_confidences(
-    confidence: Any, flags: Any, at: Any, rows: Any, keys: Any, words: Any
+    typing_context: Any, confidence: Any, flags: Any, at: Any, rows: Any, keys: Any, words: Any
 ) -> Any:  # fmt: skip
-    """Write each row's bin and word (TILE,); returns how many valid rows `fits` does not hold.
+    """Write the level and word of rows from `at`, whole eights; returns 0 if `fits` holds them all.
 
-    These are counted, but their number is 0. Rows that are not valid have the word 0.
+    Others are counted in the lowest level, and their number is 0. Rows that are not valid have the
+    word 0.
     """
-    odd = np.int64(0)
-    for i in range(rows):
-        flag = np.int64(flags[at + i])
-        valid = flag & VALID == PRESENT
-        number, whole = fits(confidence[at + i])
-        word = (number if whole else 0) + (1 << COUNT_AT)
-        word += ((flag >> RIGHT_BIT) & 1) << RIGHT_AT
-        words[i] = word if valid else 0
-        odd += 1 if valid & (not whole) else 0
-    for i in range(rows):
-        keys[i] = reliability_bin(confidence[at + i])
-    return odd
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        confidence, flags, at, rows, keys, words = data_of(context, builder, signature, args)
+        lanes = Eight(builder)
+        odd = lanes.places(1, I32)[0]
+        wide = ir.VectorType(I64, ROWS)
+        rounding = lanes.every(DOUBLE, ROUND)
+        with lanes.each(at, rows) as (before, i):
+            own = lanes.flags(flags, i)
+            valid = lanes.valid(own)
+            p = lanes.load(confidence, i)
+            bits = builder.and_(lanes.ints(p), lanes.every(I32, MAGNITUDE))
+            within = lanes.between(lanes.ints(p), bits_32(LEAST), bits_32(HIGHEST))
+            left = builder.and_(builder.and_(bits, valid), builder.not_(within))
+            lanes.join(odd, left)
+            d = lanes.double(lanes.kept(p, within))
+            number = builder.sub(
+                lanes.ints(builder.fadd(d, rounding)), lanes.every(I64, ROUND_BITS)
+            )
+            # BINS times it, rounded up: whole numbers do that exactly.
+            level = builder.sub(builder.shl(number, lanes.every(I64, 4)), number)
+            level = builder.add(level, lanes.every(I64, (1 << FRACTION) - 1))
+            level = builder.lshr(level, lanes.every(I64, FRACTION))
+            right = builder.zext(builder.and_(own, lanes.every(I32, CORRECT)), wide)
+            right = builder.shl(right, lanes.every(I64, RIGHT_AT - RIGHT_BIT))
+            word = builder.add(builder.add(number, lanes.every(I64, 1 << COUNT_AT)), right)
+            lanes.store(level, keys, before)
+            lanes.store(builder.and_(word, lanes.wide(valid)), words, before)
+        return lanes.any(builder.load(odd))
+
+    integers = (types.uint64, types.uint64)
+    return types.int32(confidence, flags, *integers, keys, words), generate
 
 
 @inner()
 def add_words(keys: Any, words: Any, rows: Any, table: Any, size: Any) -> None:
-    """Add each row's word to its key's in one of the tables (COPIES * size,), then all to one.
-
-    Beyond `rows` both have room for COPIES - 1 more, which are made to add nothing.
-    """
-    for i in range(rows, rows + np.uint64(COPIES - 1)):
-        keys[i] = 0  # what is left of another table's keys may be beyond this one
-        words[i] = 0
-    for k in range(np.uint64(COPIES * size)):
-        table[k] = 0
+    """Add each row's word to its key's in one of the tables (COPIES * size,), whole eights."""
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     for i in range(np.uint64(0), rows, np.uint64(COPIES)):
-        table[np.uint64(keys[i])] += words[i]
-        table[np.uint64(size) + np.uint64(keys[i + one])] += words[i + one]
-        table[np.uint64(2 * size) + np.uint64(keys[i + two])] += words[i + two]
-        table[np.uint64(3 * size) + np.uint64(keys[i + three])] += words[i + three]
-    for k in range(np.uint64(size)):
-        table[k] += (
-            table[np.uint64(size) + k] + table[np.uint64(2 * size) + k]
-            + table[np.uint64(3 * size) + k]
-        )  # fmt: skip
+        table[keys[i]] += words[i]
+        table[np.uint64(size) + keys[i + one]] += words[i + one]
+        table[np.uint64(2 * size) + keys[i + two]] += words[i + two]
+        table[np.uint64(3 * size) + keys[i + three]] += words[i + three]
 
 
-@kernel
+@inner()
 def tally_bins(
-    confidence: Any, flags: Any, at: Any, rows: Any, keys: Any, words: Any, table: Any,
+    confidence: Any, flags: Any, at: Any, rows: Any, keys: Any, words: Any, table: Any, found: Any,
     bins: Any, sums: Any, first: Any, total: Any,
 ) -> None:  # fmt: skip
-    """Add a tile's confidences to the BINS from row `first` of sums, and to row `total` if >= 0."""
+    """Add a tile's confidences, whole eights, to what `settle_bins` adds to the BINS.
+
+    `keys` and `words` (TILE,), `table` (COPIES * LEVELS,) are scratch, the last all 0.
+    """
     odd = pack_confidences(confidence, flags, at, rows, keys, words)
-    add_words(keys, words, rows, table, BINS)
-    whole = np.int64(0)
-    for b in range(BINS):
-        word = table[b]
-        bins[b, 0] += (word >> COUNT_AT) & COUNT
-        bins[b, 1] += word >> RIGHT_AT
-        add_fixed(sums, first + b, word & NUMBER, FRACTION)
-        whole += word & NUMBER
-    if total >= 0:
-        add_fixed(sums, total, whole, FRACTION)
-    if odd > 0:
-        for i in range(rows):
-            p = confidence[at + i]
-            if flags[at + i] & VALID == PRESENT and not fits(p)[1] and abs(p) < np.inf:
-                add(sums, first + reliability_bin(p), p, 1)
+    add_words(keys, words, rows, table, LEVELS)
+    for level in range(LEVELS):
+        word = np.int64(0)
+        for copy in range(COPIES):
+            word += table[copy * LEVELS + level]
+            table[copy * LEVELS + level] = 0
+        found[0, level] += word & NUMBER
+        found[1, level] += (word >> COUNT_AT) & COUNT
+        found[2, level] += word >> RIGHT_AT
+    if odd != 0:
+        add_odd(confidence, flags, at, rows, bins, sums, first, total)
+
+
+@kernel  # seldom called
+def add_odd(
+    confidence: Any, flags: Any, at: Any, rows: Any, bins: Any, sums: Any, first: Any, total: Any
+) -> None:  # fmt: skip
+    """Add the numbers that are no whole units, which were counted in the first bin."""
+    for i in range(at, at + rows):
+        p = confidence[i]
+        if flags[i] & VALID == PRESENT and not fits(p):
+            b = reliability_bin(p)
+            right = (flags[i] >> RIGHT_BIT) & 1
+            bins[0, 0] -= 1
+            bins[0, 1] -= right
+            bins[b, 0] += 1
+            bins[b, 1] += right
+            if abs(p) < np.inf:
+                add(sums, first + b, p, 1)
                 if total >= 0:
                     add(sums, total, p, 1)
 
 
 @inner()
-def add_loss(loss: Any, label: Any, counts: Any, loss_sums: Any) -> None:
-    """Add one loss to those of its class."""
-    if loss < np.inf:
-        add(loss_sums, label, loss, 1)
-    else:
-        counts[label, 3] += 1
-
-
-@inner()
-def split_loss(x: Any) -> Any:
-    """Return x, a float64, in units of 2**-LOSS_COARSE and 2**-LOSS_FINE, and whether that is all.
-
-    As `windows.split`, but the first number leaves room for counts: less than 2**33 in size.
-    """
-    shifted = x + LOSS_ROUND_COARSE
-    rest = x - (shifted - LOSS_ROUND_COARSE)
-    shifted_rest = rest + LOSS_ROUND_FINE
-    whole = (shifted_rest - LOSS_ROUND_FINE == rest) & (abs(x) < LOSS_LIMIT)
-    return as_int(shifted) - LOSS_BITS_COARSE, as_int(shifted_rest) - LOSS_BITS_FINE, whole
-
-
-@inner()
-def pack_losses(
-    loss: Any, labels: Any, predicted: Any, flags: Any, at: Any, rows: Any, keys: Any, words: Any
-) -> Any:  # fmt: skip
-    """Write each row's label and prediction to keys (2, TILE), and words (3, TILE) for them.
-
-    Words: coarse loss with counts, fine loss, both by label; 1, by prediction. Returns how many
-    valid rows `split_loss` does not hold.
-    """
-    odd = np.int64(0)
-    zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
-    for i in range(rows):
-        flag = np.int64(flags[at + i])
-        valid = flag & VALID == PRESENT
-        coarse, fine, whole = split_loss(np.float64(loss[at + i]))
-        word = (coarse if whole else 0) + (1 << COUNT_AT)
-        word += ((flag >> RIGHT_BIT) & 1) << RIGHT_AT
-        words[zero, i] = word if valid else 0
-        words[one, i] = fine if whole & valid else 0
-        odd += 1 if valid & (not whole) else 0
-    for i in range(rows):
-        valid = flags[at + i] & VALID == PRESENT
-        words[two, i] = 1 if valid else 0
-    for i in range(rows):
-        keys[zero, i] = labels[at + i] if flags[at + i] & VALID == PRESENT else 0
-    for i in range(rows):
-        keys[one, i] = predicted[at + i] if flags[at + i] & VALID == PRESENT else 0
-    return odd
-
-
-@kernel
-def tally_few_classes(
-    loss: Any, predicted: Any, labels: Any, flags: Any, at: Any, rows: Any, keys: Any, words: Any,
-    table: Any, counts: Any, loss_sums: Any,
-) -> None:  # fmt: skip
-    """Add a tile to the totals of classes; table (COPIES * classes,) is scratch."""
-    odd = pack_losses(loss, labels, predicted, flags, at, rows, keys, words)
-    c = len(counts)
-    add_words(keys[0], words[0], rows, table, c)
-    for k in range(c):
-        word = table[k]
-        coarse = (word << (64 - COUNT_AT)) >> (64 - COUNT_AT)  # may be negative, with its sign
-        word -= coarse
-        counts[k, 0] += (word >> COUNT_AT) & COUNT
-        counts[k, 2] += word >> RIGHT_AT
-        add_fixed(loss_sums, k, coarse, LOSS_COARSE)
-    add_words(keys[0], words[1], rows, table, c)
-    for k in range(c):
-        add_fixed(loss_sums, k, table[k], LOSS_FINE)
-    add_words(keys[1], words[2], rows, table, c)
-    for k in range(c):
-        counts[k, 1] += table[k]
-    if odd > 0:
-        for i in range(rows):
-            x = loss[at + i]
-            if flags[at + i] & VALID == PRESENT and not split_loss(np.float64(x))[2]:
-                add_loss(x, labels[at + i], counts, loss_sums)
+def settle_bins(found: Any, bins: Any, sums: Any, first: Any, total: Any) -> None:
+    """Add found (3, LEVELS) to BINS, from row `first` of sums, and to row `total` if >= 0."""
+    for level in range(LEVELS):
+        b = min(max(level - 1, 0), BINS - 1)
+        bins[b, 0] += found[1, level]
+        bins[b, 1] += found[2, level]
+        add_fixed(sums, first + b, found[0, level], FRACTION)
+        if total >= 0:
+            add_fixed(sums, total, found[0, level], FRACTION)
+    found[:] = 0

@@ -1,14 +1,34 @@
 """`transitions`, `dynamics`: the same samples from one epoch to the next."""
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, Cell, PairCount
 from fastdiv_kernels.cpu.arithmetic import exp_64
-from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.cpu.eights import (
+    EIGHT,
+    I32,
+    I64,
+    VALID,
+    Eight,
+    data_of,
+    padded,
+    whole_eights,
+)
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
+from fastdiv_kernels.cpu.scattered import (
+    MOST,
+    add_losses,
+    add_rows,
+    is_whole,
+    new_table,
+    parts,
+    rows_of,
+)
 from fastdiv_kernels.cpu.sums import add
-from fastdiv_kernels.cpu.windows import TILE, VALID, add_window, count_rows, split
+from fastdiv_kernels.cpu.windows import TILE
 
 RR = int(Cell.RR)
 RW = int(Cell.RW)
@@ -21,8 +41,9 @@ RELABELLED = int(PairCount.RELABELLED)
 ONLY_FROM = int(PairCount.ONLY_FROM)
 ONLY_TO = int(PairCount.ONLY_TO)
 CELLS = len(Cell)
-NO_CELL = 0xFF
 RIGHT_BIT = CORRECT.bit_length() - 1
+START = np.uint64(0)
+SETTLED = np.uint64(MOST)
 
 
 @kernel
@@ -31,110 +52,143 @@ def transitions(
     predicted_to: Any, labels_to: Any, flags_to: Any, counts: Any, delta_sums: Any,
 ) -> None:  # fmt: skip
     """Add the same samples in two epochs to the cells of their table; see the contract."""
-    cells = np.zeros(TILE, np.uint8)
+    cells = np.empty(TILE, np.int32)
+    table = new_table(CELLS)
     n = np.uint64(len(flags_from))
-    for at in range(np.uint64(0), n, np.uint64(TILE)):
+    for at in range(START, n, np.uint64(TILE)):
         rows = min(np.uint64(TILE), n - at)
-        find_cells(
-            predicted_from, labels_from, flags_from, predicted_to, labels_to, flags_to, at, rows,
-            cells,
-        )  # fmt: skip
-        compared = np.int64(0)
-        for cell in range(CELLS):
-            found = count_rows(cells, np.uint64(0), rows, 0xFF, cell)
-            counts[cell] += found
-            compared += found
-        if compared < rows:
-            count_others(labels_from, flags_from, labels_to, flags_to, at, rows, counts)
-        counts[INFINITE] += add_deltas(loss_from, loss_to, cells, at, rows, delta_sums)
-
-
-@inner()
-def find_cells(
-    predicted_from: Any, labels_from: Any, flags_from: Any, predicted_to: Any, labels_to: Any,
-    flags_to: Any, at: Any, rows: Any, cells: Any,
-) -> None:  # fmt: skip
-    """Write the cell of each row of a tile to cells (TILE,), NO_CELL where there is none."""
-    for i in range(rows):
-        before, after = flags_from[at + i], flags_to[at + i]
-        wrong = WW_SAME if predicted_from[at + i] == predicted_to[at + i] else WW_CHANGED
-        was_wrong = WR if after & CORRECT != 0 else wrong
-        was_right = RR if after & CORRECT != 0 else RW
-        cell = was_right if before & CORRECT != 0 else was_wrong
-        both = ((before & after & PRESENT) | ((before | after) & REASON)) == PRESENT
-        cells[i] = cell if both & (labels_from[at + i] == labels_to[at + i]) else NO_CELL
-
-
-@inner()
-def count_others(
-    labels_from: Any, flags_from: Any, labels_to: Any, flags_to: Any, at: Any, rows: Any,
-    counts: Any,
-) -> None:  # fmt: skip
-    """Count the rows of a tile that are in no cell, by what keeps them from it."""
-    for i in range(rows):
-        before, after = flags_from[at + i], flags_to[at + i]
-        if before & after & PRESENT == 0:
-            if before & PRESENT != 0:
-                counts[ONLY_FROM] += 1
-            elif after & PRESENT != 0:
-                counts[ONLY_TO] += 1
-        elif (before | after) & REASON != 0:
-            counts[INVALID] += 1
-        elif labels_from[at + i] != labels_to[at + i]:
-            counts[RELABELLED] += 1
+        if rows % EIGHT == 0:
+            add_tile(
+                loss_from, predicted_from, labels_from, flags_from, loss_to, predicted_to,
+                labels_to, flags_to, at, rows, cells, table, counts, delta_sums,
+            )  # fmt: skip
+        else:
+            add_tile(
+                padded(loss_from, at, rows), padded(predicted_from, at, rows),
+                padded(labels_from, at, rows), padded(flags_from, at, rows),
+                padded(loss_to, at, rows), padded(predicted_to, at, rows),
+                padded(labels_to, at, rows), padded(flags_to, at, rows), START,
+                whole_eights(rows), cells, table, counts, delta_sums,
+            )  # fmt: skip
+        if (at + np.uint64(TILE)) % SETTLED == 0:
+            settle(table, counts, delta_sums)
+    settle(table, counts, delta_sums)
 
 
 @kernel
-def add_deltas(
-    loss_from: Any, loss_to: Any, cells: Any, at: Any, rows: Any, delta_sums: Any
-) -> Any:  # fmt: skip
-    """Add a tile's finite changes of loss to the sums of their cells; returns how many are not."""
-    totals, odd = delta_totals(loss_from, loss_to, cells, at, rows)
-    for cell in range(CELLS):
-        add_window(delta_sums, cell, totals[cell], totals[CELLS + cell], 0)
-    unbounded = np.int64(0)
-    if odd > 0:
+def add_tile(
+    loss_from: Any, predicted_from: Any, labels_from: Any, flags_from: Any, loss_to: Any,
+    predicted_to: Any, labels_to: Any, flags_to: Any, at: Any, rows: Any, cells: Any, table: Any,
+    counts: Any, delta_sums: Any,
+) -> None:  # fmt: skip
+    """Add whole eights of rows to the table; those in no cell, or that do not fit it, to totals."""
+    odd = find_cells(
+        loss_from, predicted_from, labels_from, flags_from, loss_to, predicted_to, labels_to,
+        flags_to, at, rows, cells,
+    )  # fmt: skip
+    scatter(loss_from, loss_to, at, rows, cells, table)
+    if odd != 0:
         for i in range(rows):
-            before, after = loss_from[at + i], loss_to[at + i]
-            if cells[i] == NO_CELL:
-                continue
-            if not (before < np.inf and after < np.inf):
-                unbounded += 1
-            elif not (split(np.float64(before))[2] and split(np.float64(after))[2]):
-                add(delta_sums, cells[i], after, 1)
-                add(delta_sums, cells[i], before, -1)
-    return unbounded
+            if cells[i] == CELLS:
+                row = at + i
+                add_row(
+                    loss_from[row], predicted_from[row], labels_from[row], flags_from[row],
+                    loss_to[row], predicted_to[row], labels_to[row], flags_to[row], counts,
+                    delta_sums,
+                )  # fmt: skip
 
 
 @inner()
-def delta_totals(loss_from: Any, loss_to: Any, cells: Any, at: Any, rows: Any) -> Any:
-    """Add up the changes of loss of a tile by cell, as `split` gives them.
+def add_row(
+    loss_from: Any, predicted_from: Any, label_from: Any, before: Any, loss_to: Any,
+    predicted_to: Any, label_to: Any, after: Any, counts: Any, delta_sums: Any,
+) -> None:  # fmt: skip
+    """Add one row, in a cell or not, to the totals."""
+    if before & after & PRESENT == 0:
+        if before & PRESENT != 0:
+            counts[ONLY_FROM] += 1
+        elif after & PRESENT != 0:
+            counts[ONLY_TO] += 1
+    elif (before | after) & REASON != 0:
+        counts[INVALID] += 1
+    elif label_from != label_to:
+        counts[RELABELLED] += 1
+    else:
+        wrong = WW_SAME if predicted_from == predicted_to else WW_CHANGED
+        was_wrong = WR if after & CORRECT != 0 else wrong
+        was_right = RR if after & CORRECT != 0 else RW
+        cell = was_right if before & CORRECT != 0 else was_wrong
+        counts[cell] += 1
+        if loss_from < np.inf and loss_to < np.inf:
+            add(delta_sums, cell, loss_to, 1)
+            add(delta_sums, cell, loss_from, -1)
+        else:
+            counts[INFINITE] += 1
 
-    Returns the coarse totals of the cells, then the fine ones, and how many rows are in none.
+
+@inner()
+def settle(table: Any, counts: Any, delta_sums: Any) -> None:
+    """Add a table to the totals, and empty it."""
+    for cell in range(CELLS):
+        counts[cell] += rows_of(table, cell)[0]
+        add_losses(table, cell, delta_sums, cell)
+    table[:] = 0
+
+
+@intrinsic
+def find_cells(
+    typing_context: Any, loss_from: Any, predicted_from: Any, labels_from: Any, flags_from: Any,
+    loss_to: Any, predicted_to: Any, labels_to: Any, flags_to: Any, at: Any, rows: Any, cells: Any,
+) -> Any:  # fmt: skip
+    """Write the cells of rows, CELLS where there is none or losses do not fit a table.
+
+    Returns 0 if there are none of these.
     """
-    a0 = a1 = a2 = a3 = a4 = b0 = b1 = b2 = b3 = b4 = odd = np.int64(0)
-    for i in range(rows):
-        cell = cells[i]
-        before = np.float64(loss_from[at + i]) if cell != NO_CELL else 0.0
-        after = np.float64(loss_to[at + i]) if cell != NO_CELL else 0.0
-        coarse, fine, whole = split(after)
-        coarse_before, fine_before, whole_before = split(before)
-        whole = whole & whole_before
-        coarse = coarse - coarse_before if whole else 0
-        fine = fine - fine_before if whole else 0
-        odd += 0 if whole else 1
-        a0 += coarse if cell == RR else 0
-        a1 += coarse if cell == RW else 0
-        a2 += coarse if cell == WR else 0
-        a3 += coarse if cell == WW_SAME else 0
-        a4 += coarse
-        b0 += fine if cell == RR else 0
-        b1 += fine if cell == RW else 0
-        b2 += fine if cell == WR else 0
-        b3 += fine if cell == WW_SAME else 0
-        b4 += fine
-    last = (a4 - a0 - a1 - a2 - a3, b4 - b0 - b1 - b2 - b3)
-    return (a0, a1, a2, a3, last[0], b0, b1, b2, b3, last[1]), odd
+    assert tuple(range(6)) == (RR, RW, WR, WW_SAME, WW_CHANGED, CELLS)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *columns, at, rows, cells = data_of(context, builder, signature, args)
+        lanes = Eight(builder)
+        odd = lanes.places(1, I32)[0]
+        one, four = lanes.every(I32, WR - RR - 1), lanes.every(I32, WW_CHANGED)
+        with lanes.each(at, rows) as (before, i):
+            loss, predicted, labels = ([lanes.load(x, i) for x in columns[k::4]] for k in range(3))
+            flags = [lanes.flags(x, i) for x in columns[3::4]]
+            was_right, is_right = (lanes.has(x, RIGHT_BIT) for x in flags)
+            # Masks are -1: RR and RW are 0 and 1, WR is 2, WW_SAME and WW_CHANGED 3 and 4.
+            wrong = builder.add(four, lanes.equal(*predicted))
+            then_wrong = lanes.chosen(is_right, lanes.every(I32, WR), wrong)
+            cell = lanes.chosen(was_right, builder.add(one, is_right), then_wrong)
+            usual = lanes.equal(*labels)
+            for mask in (*map(lanes.valid, flags), *(is_whole(lanes, x) for x in loss)):
+                usual = builder.and_(usual, mask)
+            lanes.store(lanes.chosen(usual, cell, lanes.every(I32, CELLS)), cells, before)
+            lanes.join(odd, builder.not_(usual))
+        return lanes.any(builder.load(odd))
+
+    before = (loss_from, predicted_from, labels_from, flags_from)
+    after = (loss_to, predicted_to, labels_to, flags_to)
+    return types.int32(*before, *after, types.uint64, types.uint64, cells), generate
+
+
+@intrinsic
+def scatter(
+    typing_context: Any, loss_from: Any, loss_to: Any, at: Any, rows: Any, cells: Any, table: Any
+) -> Any:  # fmt: skip
+    """Add changes of loss, and rows, to a table by cell."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loss_from, loss_to, at, rows, cells, table = data_of(context, builder, signature, args)
+        lanes = Eight(builder)
+        with lanes.each(at, rows) as (before, i):
+            split = functools.partial(parts, lanes)
+            losses = (lanes.double(lanes.load(x, i)) for x in (loss_from, loss_to))
+            changes = [builder.sub(b, a) for a, b in zip(*map(split, losses), strict=True)]
+            add_rows(lanes, [*changes, lanes.every(I64, 1)], cells, before, table)
+        return context.get_dummy_value()
+
+    numbers = (types.uint64, types.uint64)
+    return types.void(loss_from, loss_to, *numbers, cells, table), generate
 
 
 @kernel

@@ -12,27 +12,40 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from fastdiv_kernels.contract import PRESENT, REASON
-from fastdiv_kernels.cpu.arithmetic import as_float, as_int
-from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
+from fastdiv_kernels.contract import CORRECT, PRESENT
+from fastdiv_kernels.cpu.arithmetic import as_int
+from fastdiv_kernels.cpu.eights import (
+    COARSE,
+    DOUBLE,
+    FINE,
+    FLOAT,
+    I32,
+    I64,
+    INFINITY,
+    LEAST,
+    LIMIT,
+    MAGNITUDE,
+    ROUND_COARSE,
+    ROUND_FINE,
+    VALID,
+    Eight,
+    bits_32,
+    bits_64,
+    data_of,
+)
+from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, overload, types
 from fastdiv_kernels.cpu.sums import LOW, add
 from fastdiv_kernels.exact import LIMBS_32, ORIGIN_32, ORIGIN_64
 
 TILE = 512  # rows whose totals stay in 64 bits, in a window and in a packed word
-VALID = PRESENT | REASON  # a valid row has PRESENT alone of these
 GROUP = 64  # rows that `count_flags` looks at
-
-COARSE = 32  # all float32 from 2**-61 to 2**19 are within, and 0
-FINE = COARSE + 52
-LIMIT = 2.0 ** (51 - COARSE)
-ROUND_COARSE = 1.5 * 2.0 ** (52 - COARSE)
-ROUND_FINE = 1.5 * 2.0 ** (52 - FINE)
-# What is too small for that is taken times a power of two: float32 down to the last, float64 from
-# 2**-83 to 2**-32.
+# What is too small for a window is taken times a power of two: float32 down to the last, float64
+# from 2**-83 to 2**-32.
 SMALL_32 = 66
 SMALL_64 = 51
-BITS_COARSE = int(np.float64(ROUND_COARSE).view(np.int64))
-BITS_FINE = int(np.float64(ROUND_FINE).view(np.int64))
+BITS_COARSE, BITS_FINE = bits_64(ROUND_COARSE), bits_64(ROUND_FINE)
+RIGHT_BIT = CORRECT.bit_length() - 1
+TOTALS = 6  # what `column_totals` writes
 
 
 @inner()
@@ -70,80 +83,159 @@ def add_fixed(limbs: Any, which: Any, total: Any, fraction_bits: Any) -> None:
     limbs[which, limb + 2] += high >> 32
 
 
-@kernel  # called once a tile: inlined three times, it took seconds to compile
-def add_column(
-    x: Any, flags: Any, at: Any, rows: Any, bit: Any, limbs: Any, without: Any, with_bit: Any
-) -> Any:  # fmt: skip
-    """Add a column's finite numbers in valid rows from `at` to one of two sums, by a bit of flags.
+@inner()
+def add_column(x: Any, flags: Any, at: Any, rows: Any, limbs: Any, which: Any) -> Any:
+    """Add a column's finite numbers in valid rows from `at` to one sum; rows are whole eights.
 
     Returns how many are not finite, which NaN is not either.
     """
-    coarse, fine, coarse_bit, fine_bit, odd = column_sums(x, flags, at, rows, bit)
-    add_window(limbs, with_bit, coarse_bit, fine_bit, 0)
-    add_window(limbs, without, coarse - coarse_bit, fine - fine_bit, 0)
-    unbounded = np.int64(0)
-    if odd > 0:
-        shift = SMALL_32 if limbs.shape[1] == LIMBS_32 else SMALL_64
-        scale = as_float(np.int64((1023 + shift) << 52))
-        coarse, fine, coarse_bit, fine_bit, unbounded, odd = column_sums_small(
-            x, flags, at, rows, bit, scale
-        )
-        add_window(limbs, with_bit, coarse_bit, fine_bit, shift)
-        add_window(limbs, without, coarse - coarse_bit, fine - fine_bit, shift)
-        if odd > 0:
-            for i in range(rows):
-                d = np.float64(x[at + i])
-                wanted = (flags[at + i] & VALID == PRESENT) & (abs(d) < np.inf)
-                if wanted and not split(d)[2] and not split(d * scale)[2]:
-                    add(limbs, with_bit if flags[at + i] & bit != 0 else without, x[at + i], 1)
-    return unbounded
+    totals = np.empty(TOTALS, np.int64)
+    column_totals(x, flags, at, rows, totals)
+    add_window(limbs, which, totals[0], totals[1], 0)
+    return add_left(x, flags, at, rows, limbs, which, which) if totals[4] != 0 else 0
 
 
 @inner()
-def column_sums(x: Any, flags: Any, at: Any, rows: Any, bit: Any) -> Any:
-    """Add up a column (n,) where rows are valid, from row `at`.
+def add_column_apart(
+    x: Any, flags: Any, at: Any, rows: Any, limbs: Any, wrong: Any, right: Any
+) -> Any:  # fmt: skip
+    """Add a column to two sums, of the wrong and of the right; see `add_column`."""
+    totals = np.empty(TOTALS, np.int64)
+    column_totals_apart(x, flags, at, rows, totals)
+    add_totals(totals, limbs, wrong, right, 0)
+    return add_left(x, flags, at, rows, limbs, wrong, right) if totals[4] != 0 else 0
 
-    Returns coarse and fine totals of these rows, coarse and fine totals of those among them that
-    have `bit`, and how many rows are in no total because `split` does not hold them whole.
-    """
-    coarse = fine = coarse_bit = fine_bit = odd = np.int64(0)
-    for i in range(rows):
-        flag = flags[at + i]
-        d = np.float64(x[at + i]) if flag & VALID == PRESENT else 0.0
-        a, b, whole = split(d)
-        a = a if whole else 0
-        b = b if whole else 0
-        odd += 0 if whole else 1
-        coarse += a
-        fine += b
-        coarse_bit += a if flag & bit != 0 else 0
-        fine_bit += b if flag & bit != 0 else 0
-    return coarse, fine, coarse_bit, fine_bit, odd
+
+@kernel  # seldom called
+def add_left(
+    x: Any, flags: Any, at: Any, rows: Any, limbs: Any, wrong: Any, right: Any
+) -> Any:  # fmt: skip
+    """Add what `column_totals` left of a column; returns how many are not finite."""
+    totals = np.empty(TOTALS, np.int64)
+    small_column_totals(x, flags, at, rows, totals)
+    shift = SMALL_32 if limbs.shape[1] == LIMBS_32 else SMALL_64
+    add_totals(totals, limbs, wrong, right, shift)
+    if totals[4] != 0:
+        for i in range(at, at + rows):
+            if flags[i] & VALID == PRESENT and is_left(x[i]):
+                add(limbs, right if flags[i] & CORRECT != 0 else wrong, x[i], 1)
+    return totals[5]
 
 
 @inner()
-def column_sums_small(x: Any, flags: Any, at: Any, rows: Any, bit: Any, scale: Any) -> Any:
-    """Add up what `column_sums` left, times a power of two.
+def add_totals(totals: Any, limbs: Any, wrong: Any, right: Any, shift: Any) -> None:
+    """Add a column's totals to its sums."""
+    add_window(limbs, right, totals[2], totals[3], shift)
+    add_window(limbs, wrong, totals[0] - totals[2], totals[1] - totals[3], shift)
 
-    Returns the same totals, how many numbers are not finite, and how many are still in no total.
+
+def is_left(x: Any) -> Any:
+    """Say whether a finite number is in neither of a column's totals."""
+    raise NotImplementedError  # kernels get the overload below
+
+
+@overload(is_left)
+def _is_left(x: Any) -> Any:
+    def of_32(x: Any) -> Any:
+        return (abs(x) >= LIMIT) & (abs(x) < np.inf)
+
+    def of_64(x: Any) -> Any:
+        return (abs(x) < np.inf) & (not split(x)[2]) & (not split(x * 2.0**SMALL_64)[2])
+
+    return of_32 if x == types.float32 else of_64
+
+
+def totals_of(small: bool, apart: bool) -> Any:
+    """Make the intrinsic that adds up a column's valid rows.
+
+    It writes coarse and fine totals of these rows; if `apart`, coarse and fine totals of those
+    among them that are right; whether any number is in no total (not 0); and, if `small`, how many
+    are not finite: then it is what lies below the window that is added, times a power of two.
     """
-    coarse = fine = coarse_bit = fine_bit = unbounded = odd = np.int64(0)
-    for i in range(rows):
-        flag = flags[at + i]
-        d = np.float64(x[at + i]) if flag & VALID == PRESENT else 0.0
-        _, _, done = split(d)
-        finite = abs(d) < np.inf
-        left = finite & (not done)
-        a, b, whole = split(d * scale)
-        a = a if left & whole else 0
-        b = b if left & whole else 0
-        unbounded += 0 if finite else 1
-        odd += 1 if left & (not whole) else 0
-        coarse += a
-        fine += b
-        coarse_bit += a if flag & bit != 0 else 0
-        fine_bit += b if flag & bit != 0 else 0
-    return coarse, fine, coarse_bit, fine_bit, unbounded, odd
+
+    def parts(lanes: Eight, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
+        """Return a column's bits of shifted and shifted rest, what is left, what is not finite."""
+        return (parts_32 if x.type.element == FLOAT else parts_64)(lanes, x, valid)
+
+    def parts_32(lanes: Eight, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
+        builder = lanes.builder
+        bits = builder.and_(lanes.ints(x), lanes.every(I32, MAGNITUDE))
+        least, limit = bits_32(LEAST), bits_32(LIMIT)
+        if small:
+            within = builder.and_(valid, lanes.between(bits, 0, least))
+            left = builder.and_(valid, lanes.between(bits, limit, INFINITY))
+            d = lanes.double(lanes.kept(x, within))
+            d = builder.fmul(d, lanes.every(DOUBLE, 2.0**SMALL_32))
+            beyond = builder.and_(valid, builder.not_(lanes.below(bits, INFINITY)))
+        else:
+            within = builder.and_(valid, lanes.between(bits, least, limit))
+            left = builder.and_(bits, builder.and_(valid, builder.not_(within)))
+            d, beyond = lanes.double(lanes.kept(x, within)), None
+        shifted, shifted_rest, _ = lanes.split(d)
+        return lanes.ints(shifted), lanes.ints(shifted_rest), left, beyond
+
+    def parts_64(lanes: Eight, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
+        builder = lanes.builder
+        d, beyond = lanes.kept(x, lanes.wide(valid)), None
+        shifted, shifted_rest, rest = lanes.split(d)
+        whole = lanes.whole(d, shifted_rest, rest)
+        left = builder.not_(whole)
+        if small:
+            finite = builder.fcmp_ordered("<", lanes.size(d), lanes.every(DOUBLE, np.inf))
+            finite = lanes.wide(finite)
+            d = lanes.kept(d, builder.and_(left, finite))
+            d = builder.fmul(d, lanes.every(DOUBLE, 2.0**SMALL_64))
+            shifted, shifted_rest, rest = lanes.split(d)
+            whole = lanes.whole(d, shifted_rest, rest)
+            left, beyond = builder.not_(whole), builder.not_(finite)
+        coarse = lanes.chosen(whole, lanes.ints(shifted), lanes.every(I64, BITS_COARSE))
+        fine = lanes.chosen(whole, lanes.ints(shifted_rest), lanes.every(I64, BITS_FINE))
+        return coarse, fine, left, beyond
+
+    def column(typing_context: Any, x: Any, flags: Any, at: Any, rows: Any, totals: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, flags, at, rows, totals = data_of(context, builder, signature, args)
+            lanes = Eight(builder)
+            element = x.type.pointee
+            sums, masks = lanes.places(4), lanes.places(2, I32)
+            odd = lanes.places(2, I32 if element == FLOAT else I64)
+            with lanes.each(at, rows) as (_, i):
+                own = lanes.flags(flags, i)
+                coarse, fine, left, beyond = parts(lanes, lanes.load(x, i), lanes.valid(own))
+                lanes.add(sums[:2], [coarse, fine])
+                if apart:
+                    right = lanes.has(own, RIGHT_BIT)
+                    mask = lanes.wide(right)
+                    of_right = [builder.and_(part, mask) for part in (coarse, fine)]
+                    lanes.add([*sums[2:], masks[0]], [*of_right, right])
+                lanes.join(odd[0], left)
+                if beyond is not None:
+                    lanes.add(odd[1:], [beyond])
+            added = [lanes.sum(builder.load(place)) for place in sums]
+            right = builder.sext(lanes.sum(builder.load(masks[0])), I64)  # times -1
+            roundings = [ir.Constant(I64, bits) for bits in (BITS_COARSE, BITS_FINE)]
+            for k, x in enumerate(added):
+                rounding = roundings[k % 2]
+                if k < 2:
+                    x = builder.sub(x, builder.mul(rows, rounding))
+                else:
+                    x = builder.add(x, builder.mul(right, rounding))
+                builder.store(x, builder.gep(totals, [ir.Constant(I64, k)]))
+            left, beyond = lanes.any(builder.load(odd[0])), lanes.sum(builder.load(odd[1]))
+            if element == FLOAT:
+                left, beyond = builder.zext(left, I64), builder.sext(beyond, I64)
+            builder.store(left, builder.gep(totals, [ir.Constant(I64, 4)]))
+            builder.store(builder.neg(beyond), builder.gep(totals, [ir.Constant(I64, 5)]))
+            return context.get_dummy_value()
+
+        return types.void(x, flags, types.uint64, types.uint64, totals), generate
+
+    return intrinsic(column)
+
+
+column_totals = totals_of(small=False, apart=False)
+column_totals_apart = totals_of(small=False, apart=True)
+small_column_totals = totals_of(small=True, apart=True)
 
 
 @intrinsic
