@@ -69,17 +69,18 @@ def convert(
     threads: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    filesystem: Any = None,
 ) -> Path:
     """Write a dump as Parquet that is read fastest: without levels, dictionaries or compression.
 
     Parameters
     ----------
     source, id, label, predictions, epoch, split, kind, class_names, dtype, positive, skip_lines,
-    epoch_per_path, epochs, threads
+    epoch_per_path, epochs, threads, filesystem
         What to read, as `analyze` takes it.
     output : path
-        A file, ``.parquet``, or a directory, in which each split has a directory and each epoch
-        a file. It is there only once it is whole.
+        On this machine: a file, ``.parquet``, or a directory, in which each split has a directory
+        and each epoch a file. It is there only once it is whole.
     layout : {"bytes", "lists"}
         How the predictions of a row are written: see `PredictionWriter`.
     half : bool
@@ -111,7 +112,7 @@ def convert(
         predictions = ",".join(predictions)
     asked = Asked(
         id, label, predictions, epoch, split, kind, parse_class_names(class_names), dtype,
-        None if positive is None else str(positive), skip_lines, epoch_per_path,
+        None if positive is None else str(positive), skip_lines, epoch_per_path, filesystem,
     )  # fmt: skip
     data = open_source(source, asked)
     data.name_epochs()

@@ -72,18 +72,19 @@ def analyze(
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    filesystem: Any = None,
 ) -> Run:
     """Analyze prediction dumps: loss and accuracy by epoch, and which samples moved them.
 
     Parameters
     ----------
     source
-        A path (of a Parquet, Arrow IPC, .npz, .npy, CSV or JSON-lines file, a directory or a
-        glob); anything that exports Arrow columns (pyarrow, polars, pandas, DuckDB) or a reader
-        of record batches, which is streamed; ``(predictions, labels)`` or ``(predictions, labels,
-        ids)`` of NumPy, or of anything with DLPack; a list of any of these; a mapping from epoch
-        (int, or the name of a checkpoint) to any of these; or a mapping from split name (str, or
-        None) to any of these.
+        A path or URI (of a Parquet, Arrow IPC, .npz, .npy, CSV or JSON-lines file, a directory
+        or a glob); anything that exports Arrow columns (pyarrow, polars, pandas, DuckDB) or a
+        reader of record batches, which is streamed; ``(predictions, labels)`` or ``(predictions,
+        labels, ids)`` of NumPy, or of anything with DLPack; a list of any of these; a mapping from
+        epoch (int, or the name of a checkpoint) to any of these; or a mapping from split name
+        (str, or None) to any of these.
     id, label, predictions, epoch, split : str, optional
         Column names, where they are not to be found by themselves. `predictions` also takes a
         list of columns, as a list or with commas, or a prefix with ``*``; `epoch` and `split`
@@ -128,6 +129,9 @@ def analyze(
         Replace a run that is there.
     progress : Progress, optional
         Is told what is read.
+    filesystem : pyarrow.fs.FileSystem or fsspec file system, optional
+        Where paths lie. Without it URIs say so (``s3://``, ``gs://``, ``abfs://``, ``hdfs://``),
+        with credentials from the environment.
 
     Returns
     -------
@@ -154,7 +158,7 @@ def analyze(
         check_target(Path(output), overwrite)
     asked = Asked(
         id, label, predictions, epoch, split, kind, names, dtype,
-        None if positive is None else str(positive), skip_lines, epoch_per_path,
+        None if positive is None else str(positive), skip_lines, epoch_per_path, filesystem,
     )  # fmt: skip
     data = open_source(source, asked)
     data.name_epochs()
@@ -223,25 +227,25 @@ def analyze(
 def _dump(data: Source, plan: Plan, asked: Asked) -> dict[str, Any]:
     """Say where samples may be looked up again: files, in order, and the columns that tell them."""
     of_part = {chunk.part: chunk for chunk in plan.chunks}
-    paths = {i: data.files[i] for i in of_part}
+    files = {i: data.files[i] for i in of_part}
     return {
         "parts": [
             {
-                "path": None if path is None else os.path.abspath(path),
-                "bytes": _size(path),
+                "path": None if file is None else file.whole_name,
+                "bytes": _size(file),
                 "split": of_part[i].split,
                 "epoch": of_part[i].epoch,
             }
-            for i, path in paths.items()
+            for i, file in files.items()
         ],
         "columns": {name: getattr(data.layout, name) for name in ("id", "epoch", "split")},
         "asked": {name: getattr(asked, name) for name in ("id", "label", "skip_lines")},
     }
 
 
-def _size(path: str | None) -> int | None:
+def _size(file: Any) -> int | None:
     """Return the bytes of a file; None of what is in memory, or was taken away meanwhile."""
     try:
-        return None if path is None else os.path.getsize(path)
+        return None if file is None else int(file.size())
     except OSError:
         return None

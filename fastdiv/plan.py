@@ -143,7 +143,10 @@ def make_plan(source: Source, selected: Selection | None, threads: int, scores: 
     rows = _sum(chunk.rows for chunk in chunks)
     most = [source.most_rows(chunk) for chunk in chunks]
     samples = _samples(chunks, most, len(known) if known and not unknown else None)
+    source.expect(chunks)
     memory, disk = _needs(layout, samples, _sum(most), threads, scores)
+    if memory is not None:
+        memory += source.ahead_bytes
     split_column = layout.split is not None
     return Plan(
         chunks=chunks,

@@ -115,6 +115,7 @@ class EpochRows:
             if not self.chunks:
                 known = ", ".join(map(str, sorted(there, key=str)))
                 raise UsageError(f"the source has no split {split!r} of the epoch, only {known}")
+            source.expect(self.chunks)
 
     def each(
         self, count: Callable[[ScoredRows], ScoredRows], once: Once | None

@@ -106,7 +106,7 @@ def reread(
         Default: the processors this process may run on. Does not change a bit of the result.
     **asked
         What `analyze` was told of the data: id, label, predictions, kind, class_names, dtype,
-        positive, skip_lines, epoch_per_path; epoch and split as ``epoch_column`` and
+        positive, skip_lines, epoch_per_path, filesystem; epoch and split as ``epoch_column`` and
         ``split_column``. The kind is by default the run's.
 
     Returns

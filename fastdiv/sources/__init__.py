@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 
 from fastdiv.errors import UsageError
 from fastdiv.sources.discover import Given, Item, discover, matching, names_of_paths
+from fastdiv.sources.files.places import Places
 from fastdiv.sources.formats import format_of_suffix
 from fastdiv.sources.layout import Asked, Layout, parse_class_names
 from fastdiv.sources.source import Source, is_arrow
@@ -25,16 +25,20 @@ __all__ = ["Asked", "Layout", "Source", "open_source", "parse_class_names"]
 
 def open_source(data: Any, asked: Asked) -> Source:
     """Open files, tables, readers, arrays, or a list or mapping of any of these."""
-    parts = list(_parts(data, None, None, asked.epoch_per_path))
+    places = Places(asked.filesystem)
+    parts = [
+        (places.name(part) if isinstance(part, str) else part, split, epoch)
+        for part, split, epoch in _parts(data, None, None, asked.epoch_per_path)
+    ]
     if not parts:
         raise UsageError("nothing to analyze: no path, table or array was given")
     if asked.epoch_per_path:
-        parts = _each_an_epoch(parts)
+        parts = _each_an_epoch(parts, places)
     items: list[Item] = []
     left_out: list[str] = []
     for are_paths, some in groupby(parts, key=lambda part: isinstance(part[0], str)):
         if are_paths:
-            found, others = discover(some, asked.epoch, asked.split)
+            found, others = discover(some, places, asked.epoch, asked.split)
             items += found
             left_out += others
         else:
@@ -92,22 +96,22 @@ def _is_part(data: Any) -> bool:
     return isinstance(data, str | os.PathLike | tuple | Mapping) or is_arrow(data)
 
 
-def _each_an_epoch(parts: list[Given]) -> list[Given]:
+def _each_an_epoch(parts: list[Given], places: Places) -> list[Given]:
     """Make each path an epoch of its own, named by it."""
     apart: list[Given] = []
-    if len(parts) == 1 and isinstance(parts[0][0], str) and os.path.isdir(parts[0][0]):
+    if len(parts) == 1 and isinstance(parts[0][0], str) and places.is_dir(parts[0][0]):
         ((folder, split, epoch),) = parts  # what lies in it is meant
-        inside = matching(os.path.join(glob.escape(folder), "*"))
-        known = [path for path in inside if os.path.isdir(path) or format_of_suffix(path)]
+        inside = matching(places.below(places.escape(folder), "*"), places)
+        known = [p for p in inside if places.is_dir(p) or format_of_suffix(places.path(p))]
         parts = [(path, split, epoch) for path in known]
     for data, split, epoch in parts:
-        if isinstance(data, str) and glob.has_magic(data) and not os.path.exists(data):
-            apart += [(path, split, epoch) for path in matching(data)]
+        if isinstance(data, str) and places.has_magic(data) and not places.exists(data):
+            apart += [(path, split, epoch) for path in matching(data, places)]
         else:
             apart.append((data, split, epoch))
     unnamed = [part for part in apart if part[2] is None]
     others = [data for data, _, _ in unnamed if not isinstance(data, str)]
     if others:
         raise UsageError("with epoch_per_path, tables and arrays need a name each: give a mapping")
-    names = iter(names_of_paths([data for data, _, _ in unnamed]))
+    names = iter(names_of_paths([data for data, _, _ in unnamed], places))
     return [(d, s, next(names) if e is None else e) for d, s, e in apart]

@@ -46,6 +46,10 @@ class Container(Protocol):
         """Return the first rows, at most so many."""
         ...
 
+    def prepare(self, group: int, columns: Sequence[str]) -> None:
+        """Begin to fetch a row group that will be read soon."""
+        ...
+
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group, at most so many rows at a time."""
         ...
@@ -92,6 +96,9 @@ class Whole:
     def bounds(self, group: int, column: str) -> range | None:
         """Return None: only reading tells."""
         return None
+
+    def prepare(self, group: int, columns: Sequence[str]) -> None:
+        """Do nothing: it is there, or read from its beginning on."""
 
     def head(self, columns: Sequence[str], rows: int) -> pa.Table:
         """Return the first rows, at most so many."""

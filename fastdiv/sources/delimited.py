@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow.csv
 
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.container import Whole, one_line, sliced
+from fastdiv.sources.files.file import File
 from fastdiv.sources.layout import numbered
 from fastdiv.sources.text_files import most_rows, open_bytes, open_text
 
@@ -24,8 +24,9 @@ FAILURES = (pa.ArrowException, OSError, ValueError)
 class DelimitedContainer(Whole):
     """A CSV file; the types of its columns are those of its first megabyte."""
 
-    def __init__(self, path: str, skip_lines: int = 0) -> None:
-        self.path = path
+    def __init__(self, file: File, skip_lines: int = 0) -> None:
+        self.file = file
+        self.path = file.name
         self._skip = skip_lines
         first, row = self._first_lines()
         counts = [first.count(delimiter) for delimiter in DELIMITERS]
@@ -46,14 +47,14 @@ class DelimitedContainer(Whole):
             if self._names is None and any(pa.types.is_floating(types[name]) for name in names):
                 types |= {n: pa.float64() for n in names if pa.types.is_integer(types[n])}
         schema = pa.schema([pa.field(name, types[name]) for name in schema.names])
-        super().__init__(path, schema, os.path.getsize(path))
+        super().__init__(self.path, schema, file.size())
         if next(self._batches(reader), None) is None:
             self.rows = ()
 
     def _first_lines(self) -> tuple[str, str]:
         """Return the line of names and the first row, or what stands in their places."""
         try:
-            with open_text(self.path) as file:
+            with open_text(self.file) as file:
                 for _ in range(self._skip):
                     if not file.readline(BLOCK_BYTES):
                         raise UsageError(
@@ -68,7 +69,7 @@ class DelimitedContainer(Whole):
         csv = pyarrow.csv
         try:
             return csv.open_csv(
-                open_bytes(self.path),
+                open_bytes(self.file),
                 csv.ReadOptions(
                     use_threads=False, block_size=BLOCK_BYTES, skip_rows=self._skip,
                     column_names=self._names,
@@ -84,7 +85,7 @@ class DelimitedContainer(Whole):
 
     def most_rows(self, group: int, classes: int) -> int | None:
         """Return how often a digit and a comma a class fit into the file."""
-        return most_rows(self.path, 2 * classes)
+        return most_rows(self.file, 2 * classes)
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows, at most so many at a time."""

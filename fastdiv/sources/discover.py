@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fastdiv.errors import UsageError
+from fastdiv.sources.files.file import File
+from fastdiv.sources.files.places import Places
 from fastdiv.sources.formats import FORMATS, format_of_suffix
 from fastdiv.sources.naming import EPOCH_KEYS, EPOCH_WORDS, SPLIT_KEYS, natural
 from fastdiv.sources.text_files import suffix_of
@@ -25,7 +26,7 @@ HIVE_KEY = re.compile(r"([^=/\\]+)=([^/\\]*)")
 class Item:
     """A file, table or reader to read, with what its path or the caller says of it."""
 
-    data: Any  # the path of a file
+    data: Any
     split: str | None
     split_from: str  # what says so, in words
     epoch: int | str | None
@@ -36,18 +37,26 @@ class Item:
     @property
     def name(self) -> str:
         """Name the item to a person."""
-        if isinstance(self.data, str):
-            return self.data
+        if isinstance(self.data, File):
+            return self.data.name
         where = [f"split {self.split!r}"] if self.split is not None else []
         where += [f"epoch {self.epoch}"] if self.epoch is not None else []
         return " ".join(["data", *(("of " + ", ".join(where),) if where else ())])
+
+    @property
+    def path(self) -> str:
+        """The path of a file; of other data none."""
+        return self.data.path if isinstance(self.data, File) else ""
 
 
 Given = tuple[Any, str | None, int | str | None]  # data, and the split and epoch of its keys
 
 
 def discover(
-    paths: Iterable[Given], epoch_key: str | None = None, split_key: str | None = None
+    paths: Iterable[Given],
+    places: Places,
+    epoch_key: str | None = None,
+    split_key: str | None = None,
 ) -> tuple[list[Item], list[str]]:
     """List the files under paths and globs, in natural order within a split.
 
@@ -58,32 +67,32 @@ def discover(
     found: dict[Given, str] = {}  # -> the part that names an epoch
     real, left_out = set(), []
     paths = list(paths)
-    above = _above([path for path, _, _ in paths])
+    above = _above([path for path, _, _ in paths], places)
     for path, split, epoch in paths:
-        files, others = _files(path, above)
+        files, others = _files(path, above, places)
         left_out += others
         for file, naming in files:
             names = tuple(EPOCH_IN_NAME.findall(naming))  # links may name other epochs
-            if (once := (os.path.realpath(file), split, epoch, names)) not in real:
+            if (once := (places.real(file), split, epoch, names)) not in real:
                 real.add(once)
                 found[file, split, epoch] = naming
     order = {split: i for i, (_, split, _) in reversed(list(enumerate(found)))}
     epoch_keys = EPOCH_KEYS | {epoch_key.lower()} if epoch_key else EPOCH_KEYS
     split_keys = SPLIT_KEYS | {split_key.lower()} if split_key else SPLIT_KEYS
     items = []
-    for key in sorted(found, key=lambda key: (order[key[1]], natural(key[0]))):
-        path, split, epoch = key
-        hive = {name.lower(): (name, value) for name, value in _hive_keys(path)}
-        name, split_from = split, "the name given with the path"
+    for name, split, epoch in sorted(found, key=lambda key: (order[key[1]], natural(key[0]))):
+        path = places.path(name)
+        hive = {key.lower(): (key, value) for key, value in _hive_keys(path)}
+        named, split_from = split, "the name given with the path"
         if split is None:
             of_split = next((k for k in sorted(split_keys) if k in hive), None)
-            name = hive[of_split][1] if of_split else None
+            named = hive[of_split][1] if of_split else None
             split_from = f"directories {hive[of_split][0]}=NAME" if of_split else ""
         number, epoch_from = epoch, "keys of the mapping"
         if epoch is None:
-            number, epoch_from = _epoch(path, found[key], hive, epoch_keys)
+            number, epoch_from = _epoch(path, found[name, split, epoch], hive, epoch_keys)
         given = (epoch is not None, split is not None)
-        items.append(Item(path, name, split_from, number, epoch_from, *given))
+        items.append(Item(places.at(name), named, split_from, number, epoch_from, *given))
     return items, left_out
 
 
@@ -116,18 +125,20 @@ def _epoch(
     return None, ""
 
 
-def _above(paths: list[str]) -> str | None:
+def _above(paths: list[str], places: Places) -> str | None:
     """Return the directory below which the paths of files differ, if there are several."""
     files = []
     for path in paths:
-        plain = os.path.exists(path) or not glob.has_magic(path)
-        files += [path] if plain else glob.glob(path, recursive=True)
+        plain = not places.has_magic(path) or places.exists(path)
+        files += [path] if plain else places.matches(path)
     if len(files) < 2:
         return None
-    return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    return os.path.commonpath([os.path.dirname(places.whole(file)) for file in files])
 
 
-def _files(path: str, common: str | None) -> tuple[list[tuple[str, str]], list[str]]:
+def _files(
+    path: str, common: str | None, places: Places
+) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the files under a path, each with the part of its path that may name its epoch.
 
     Of a directory that is its own name and what lies in it; of a file its name and its
@@ -135,54 +146,54 @@ def _files(path: str, common: str | None) -> tuple[list[tuple[str, str]], list[s
     above, as `runs/version_3/` may. Of the formats in a directory the first in the table of
     formats is read; the files of the others are returned besides.
     """
-    if os.path.isdir(path):
-        above = common or os.path.dirname(os.path.abspath(path))
+    if places.is_dir(path):
+        above = common or os.path.dirname(places.whole(path))
         inside: dict[str, list[str]] = {}
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in places.walk(path):
             if "summary.json" in names and "scores" in folders:  # a saved run: results, no dump
                 folders.clear()
                 continue
             folders[:] = [name for name in folders if not _hidden(name)]
             for name in names:
                 if not _hidden(name) and (format_ := format_of_suffix(name)) is not None:
-                    inside.setdefault(format_.name, []).append(os.path.join(folder, name))
+                    inside.setdefault(format_.name, []).append(places.below(folder, name))
         if not inside:
             known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
             raise UsageError(f"{path}: no file ending in {known} in this directory")
         read, *others = [inside[f.name] for f in FORMATS if f.name in inside]
-        return [(file, os.path.relpath(os.path.abspath(file), above)) for file in read], [
+        return [(file, os.path.relpath(places.whole(file), above)) for file in read], [
             file for files in others for file in files
         ]
-    if os.path.exists(path):
-        whole = Path(os.path.abspath(path))
+    if places.exists(path):
+        whole = Path(places.whole(path))
         below = whole.relative_to(common).parts if common is not None else ()
         return [(path, os.path.join(*whole.parts[-max(2, len(below)) :]))], []
-    if glob.has_magic(path):
-        matches = [_files(match, common) for match in matching(path)]
+    if places.has_magic(path):
+        matches = [_files(match, common, places) for match in matching(path, places)]
         return [f for files, _ in matches for f in files], [f for _, left in matches for f in left]
     raise UsageError(f"{path}: no such file or directory")
 
 
-def matching(pattern: str) -> list[str]:
+def matching(pattern: str, places: Places) -> list[str]:
     """Return what a pattern matches, hidden files left out."""
-    names = sorted(glob.glob(pattern, recursive=True), key=natural)
-    found = [name for name in names if not _hidden(os.path.basename(name))]
+    names = sorted(places.matches(pattern), key=natural)
+    found = [name for name in names if not _hidden(os.path.basename(places.path(name)))]
     if not found:
         raise UsageError(f"{pattern}: nothing matches this pattern")
     return found
 
 
-def names_of_paths(paths: list[str]) -> list[str]:
+def names_of_paths(paths: list[str], places: Places) -> list[str]:
     """Return a name for each path: its file's own where that tells them apart."""
 
     def stem(path: str) -> str:
-        name = os.path.basename(os.path.normpath(path))
-        if os.path.isdir(path) or format_of_suffix(path) is None:
+        name = os.path.basename(os.path.normpath(places.path(path)))
+        if places.is_dir(path) or format_of_suffix(name) is None:
             return name
-        return name[: name.lower().rindex(suffix_of(path))]
+        return name[: name.lower().rindex(suffix_of(name))]
 
     def with_directory(path: str) -> str:
-        return os.path.join(os.path.basename(os.path.dirname(os.path.abspath(path))), stem(path))
+        return os.path.join(os.path.basename(os.path.dirname(places.whole(path))), stem(path))
 
     for naming in (stem, with_directory):
         names = [naming(path) for path in paths]

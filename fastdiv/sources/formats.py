@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.container import Container, Empty
 from fastdiv.sources.delimited import DelimitedContainer
+from fastdiv.sources.files.file import File, as_file
+from fastdiv.sources.files.places import Places
 from fastdiv.sources.ipc import FileContainer, StreamContainer
 from fastdiv.sources.json_lines import JsonLinesContainer
 from fastdiv.sources.layout import Asked
@@ -25,13 +26,15 @@ class Format:
     name: str
     suffixes: tuple[str, ...]
     magic: tuple[bytes, ...]  # what such a file begins with
-    open: Callable[[str, Asked], Any]
+    open: Callable[[File, Asked], Any]
     may_be_empty: bool = False  # to the last byte: then it has no rows
 
 
-def _numpy(path: str, asked: Asked) -> NumPyContainer:
+def _numpy(file: File, asked: Asked) -> NumPyContainer:
     beside = {"label": asked.label, "id": asked.id}
-    return NumPyContainer(path, {k: v for k, v in beside.items() if v and is_named_array(v)})
+    places = Places(asked.filesystem)
+    named = {k: v for k, v in beside.items() if v and is_named_array(v, places)}
+    return NumPyContainer(file, named, places)
 
 
 # In a directory that holds several, the first of them is read.
@@ -59,32 +62,35 @@ def format_of_suffix(path: str) -> Format | None:
     return next((f for f in FORMATS if suffix in f.suffixes), None)
 
 
-def format_of(path: str) -> Format:
+def format_of(file: File) -> Format:
     """Return the format of a file: by how it begins, else by its name."""
-    by_name = format_of_suffix(path)
+    by_name = format_of_suffix(file.path)
     try:
-        with open(path, "rb") as file:
-            begins = file.read(8)
+        with file.open() as opened:
+            begins = opened.read(8)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise UsageError(f"{file.name}: cannot be read: {error.strerror or error}") from error
     by_content = next((f for f in FORMATS if any(begins.startswith(m) for m in f.magic)), None)
-    if suffix_of(path) in LIKE_JSON:
+    if suffix_of(file.path) in LIKE_JSON:
         by_name = next(f for f in FORMATS if f.name == "JSON lines")
     found = by_content or by_name
     if found is None:
         known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
         raise DataError(
-            f"{path}: its name ends in none of {known}, and it does not begin like any of them"
+            f"{file.name}: its name ends in none of {known}, and it does not begin like any of them"
         )
     return found
 
 
-def open_file(path: str, asked: Asked) -> Container:
+def open_file(file: File | str, asked: Asked) -> Container:
     """Open a file as a container."""
-    format_ = format_of(path)
-    if not os.path.getsize(path):
+    file = as_file(file)
+    held = file.handle()  # open until all is found
+    format_ = format_of(file)
+    if not file.size():
         if not format_.may_be_empty:
-            raise DataError(f"{path}: cannot be read: the file is empty")
-        return Empty(path)
-    opened: Container = format_.open(path, asked)
+            raise DataError(f"{file.name}: cannot be read: the file is empty")
+        return Empty(file.name)
+    opened: Container = format_.open(file, asked)
+    del held
     return opened

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
@@ -11,34 +12,67 @@ import pyarrow as pa
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.container import Whole, one_line, sliced, sound
 from fastdiv.sources.fields import top_columns
+from fastdiv.sources.files.file import File, LocalFile
+from fastdiv.sources.files.transfers import READERS
 
 SMALL_ROWS = 1024
+SMALL_BYTES = 1 << 20  # of a record batch of a remote file that is read whole for its rows
+RUN_BYTES = 32 << 20  # of record batches of a remote file that are read together
 FAILURES = (pa.ArrowException, OSError, ValueError)
 
 
 class FileContainer(Whole):
-    """An Arrow IPC file (Feather V2); a row group is a record batch, used where it is mapped."""
+    """An Arrow IPC file (Feather V2); a row group is a record batch, used where it is mapped.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        size = os.path.getsize(path)
+    Of a remote file a row group is a run of record batches.
+    """
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.path = file.name
+        size = file.size()
         try:
-            with pa.memory_map(path) as file:
-                reader = pa.ipc.open_file(file)
+            with self._opened() as opened:
+                reader = pa.ipc.open_file(opened)
                 schema = reader.schema
                 batches = reader.num_record_batches
             # Rows are counted in the narrowest column: what is compressed is decompressed for it.
             narrow = min(range(len(schema)), key=lambda i: _width(schema.field(i).type), default=0)
             options = pa.ipc.IpcReadOptions(included_fields=[narrow], use_threads=False)
-            with pa.memory_map(path) as file:
-                reader = pa.ipc.open_file(file, options=options)
-                self.rows = [reader.get_batch(i).num_rows for i in range(batches)]
+            self._batch_rows = self._counted(batches, options)
         except FAILURES as error:
-            raise _unreadable(path, error) from error
-        super().__init__(path, schema, size)
+            raise _unreadable(self.path, error) from error
+        several = 1
+        if not isinstance(file, LocalFile) and batches:
+            several = max(1, RUN_BYTES * batches // max(1, size))
+        self._runs = [range(batches)[i : i + several] for i in range(0, batches, several)]
+        self.rows = [sum(self._batch_rows[i] for i in run) for run in self._runs]
+        super().__init__(self.path, schema, size)
+
+    def _counted(self, batches: int, options: Any) -> list[int]:
+        """Return how many rows each record batch has."""
+
+        def count(some: range, opened_by: Callable[[], Any]) -> list[int]:
+            with opened_by() as opened:
+                reader = pa.ipc.open_file(opened, options=options)
+                return [reader.get_batch(i).num_rows for i in some]
+
+        file = self.file
+        if isinstance(file, LocalFile) or file.size() < SMALL_BYTES * batches:
+            return count(range(batches), self._opened)
+        share = -(-batches // READERS)  # one column of each is read, which is mostly waiting
+        shares = [range(batches)[i : i + share] for i in range(0, batches, share)]
+        with ThreadPoolExecutor(READERS) as pool:
+            return [n for some in pool.map(count, shares, repeat(file.at_places)) for n in some]
+
+    def _opened(self) -> Any:
+        """Open the file; batches of one that is mapped end the mapping with the last of them."""
+        if isinstance(self.file, LocalFile):
+            return pa.memory_map(self.file.path)
+        return self.file.arrow()
 
     def most_rows(self, group: int, classes: int) -> int | None:
-        """Return what the record batch says."""
+        """Return what the record batches say."""
         return self.rows[group]
 
     def nbytes(self, group: int, columns: Sequence[str]) -> int:
@@ -47,38 +81,50 @@ class FileContainer(Whole):
         return self.size * (self.rows[group] or 0) // max(1, rows)
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield a record batch, at most so many rows at a time; nothing is copied."""
+        """Yield a row group, at most so many rows at a time; nothing is copied."""
         wanted = top_columns(self.schema, columns)
         fields = [i for i, name in enumerate(self.schema.names) if name in wanted]
-        try:
-            options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
-            # Batches refer to the mapping, which ends with the last of them.
-            batch = pa.ipc.open_file(pa.memory_map(self.path), options=options).get_batch(group)
-        except FAILURES as error:
-            raise _unreadable(self.place(group, 0), error) from error
-        yield from sliced(sound(batch, self.place(group, 0)), rows)
+        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+        reader = None
+        for i in self._runs[group]:
+            where = self._place_in(i, 0)
+            try:
+                if reader is None:
+                    reader = pa.ipc.open_file(self._opened(), options=options)
+                batch = reader.get_batch(i)
+            except FAILURES as error:
+                raise _unreadable(where, error) from error
+            yield from sliced(sound(batch, where), rows)
 
     def place(self, group: int, row: int) -> str:
         """Name a row of a record batch to a person."""
-        return f"{self.name}, record batch {group}, row {row}"
+        for i in self._runs[group]:
+            if row < self._batch_rows[i] or i == self._runs[group][-1]:
+                break
+            row -= self._batch_rows[i]
+        return self._place_in(i, row)
+
+    def _place_in(self, batch: int, row: int) -> str:
+        return f"{self.name}, record batch {batch}, row {row}"
 
 
 class StreamContainer(Whole):
     """An Arrow IPC stream in a file."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.path = file.name
         try:
-            with pa.OSFile(path) as file:
-                schema = pa.ipc.open_stream(file).schema
+            with file.arrow() as opened:
+                schema = pa.ipc.open_stream(opened).schema
         except FAILURES as error:
-            raise _unreadable(path, error) from error
-        super().__init__(path, schema, os.path.getsize(path))
+            raise _unreadable(self.path, error) from error
+        super().__init__(self.path, schema, file.size())
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the record batches of the stream, at most so many rows at a time."""
         done = 0
-        with pa.OSFile(self.path) as file:
+        with self.file.arrow() as file:
             try:
                 options = pa.ipc.IpcReadOptions(use_threads=False)
                 reader = pa.ipc.open_stream(file, options=options)

@@ -6,7 +6,6 @@ Python's own parser reads them: NaN and Infinity, which Python writes, are no JS
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -17,6 +16,7 @@ import pyarrow as pa
 from fastdiv.errors import DataError
 from fastdiv.sources.container import Whole, one_line
 from fastdiv.sources.fields import top_columns
+from fastdiv.sources.files.file import File
 from fastdiv.sources.harness import answer, is_answer
 from fastdiv.sources.metadata import with_metadata
 from fastdiv.sources.text_files import most_rows, open_text
@@ -31,8 +31,9 @@ Record = dict[str, Any]
 class JsonLinesContainer(Whole):
     """A file with a JSON object a line, or one JSON array of objects."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.path = file.name
         first = list(islice(self._records(), SNIFFED))
         self._harness = bool(first) and is_answer(first[0])
         self.padded = self._harness
@@ -47,12 +48,12 @@ class JsonLinesContainer(Whole):
             schema = pa.table({key: [r.get(key) for r in first] for key in keys}).schema
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise DataError(
-                f"{path}: the first {len(first)} rows do not agree: {one_line(error)}"
+                f"{self.path}: the first {len(first)} rows do not agree: {one_line(error)}"
             ) from error
         schema = pa.schema([pa.field(f.name, _settled(f.type)) for f in schema])
         if self._harness:
             schema = with_metadata(schema, kind="logits")
-        super().__init__(path, schema, os.path.getsize(path))
+        super().__init__(self.path, schema, file.size())
         self.rows = (None,) if first else ()
 
     def _find_epoch(self, record: Record) -> None:
@@ -76,7 +77,7 @@ class JsonLinesContainer(Whole):
         """Yield the objects of the file."""
         row = 0
         try:
-            with open_text(self.path) as file:
+            with open_text(self.file) as file:
                 if _begins_with_bracket(file):
                     yield from self._array(file)
                     return
@@ -114,7 +115,7 @@ class JsonLinesContainer(Whole):
 
     def most_rows(self, group: int, classes: int) -> int | None:
         """Return how often braces, and a digit and a comma a class, fit into the file."""
-        return most_rows(self.path, 2 * (1 if self.padded else classes) + 2)
+        return most_rows(self.file, 2 * (1 if self.padded else classes) + 2)
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows, at most so many at a time."""

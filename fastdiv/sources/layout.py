@@ -55,6 +55,7 @@ class Asked:
     positive: str | None = None  # label of the class that a single score is of
     skip_lines: int = 0  # of text files
     epoch_per_path: bool = False
+    filesystem: Any = None  # in which paths lie, of Arrow or fsspec
 
     def __post_init__(self) -> None:
         for name in ("id", "label", "predictions", "epoch", "split", "dtype", "positive"):

@@ -6,7 +6,6 @@ import ast
 import io
 import lzma
 import math
-import os
 import struct
 import zipfile
 import zlib
@@ -14,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
@@ -24,6 +22,8 @@ import pyarrow as pa
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.arrays import as_column
 from fastdiv.sources.container import Whole, one_line
+from fastdiv.sources.files.file import File, LocalFile
+from fastdiv.sources.files.places import Places
 from fastdiv.sources.metadata import with_metadata
 from fastdiv_kernels.contract import Array
 
@@ -44,7 +44,7 @@ FAILURES = (
 class Stored:
     """Where an array lies, and what its header says."""
 
-    path: str
+    file: File
     member: str | None  # of a .npz file
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -54,7 +54,8 @@ class Stored:
     @property
     def name(self) -> str:
         """Name the array to a person."""
-        return self.path if self.member is None else f"{self.path}, array {self.member!r}"
+        path = self.file.name
+        return path if self.member is None else f"{path}, array {self.member!r}"
 
     @property
     def row_bytes(self) -> int:
@@ -63,7 +64,7 @@ class Stored:
 
     def open(self, stack: ExitStack) -> BinaryIO:
         """Open the array at its first row."""
-        file: Any = stack.enter_context(Path(self.path).open("rb"))  # noqa: SIM115
+        file: Any = stack.enter_context(self.file.open())
         if self.member is not None:
             archive = stack.enter_context(zipfile.ZipFile(file))
             file = stack.enter_context(archive.open(f"{self.member}.npy"))
@@ -86,9 +87,9 @@ class Stored:
                 raise DataError(f"{self.name}: cannot be read: {one_line(error)}") from error
 
     def _scattered(self, file: BinaryIO) -> Array:
-        """Return an array in Fortran order: mapped, or read whole out of an archive."""
-        if self.member is None:
-            return np.memmap(self.path, self.dtype, "r", file.tell(), self.shape, "F")
+        """Return an array in Fortran order: mapped where that can be, else read whole."""
+        if self.member is None and isinstance(self.file, LocalFile):
+            return np.memmap(self.file.path, self.dtype, "r", file.tell(), self.shape, "F")
         size = self.shape[0] * self.row_bytes
         if size > MOST_SCATTERED:
             raise DataError(
@@ -111,11 +112,11 @@ class Stored:
 class NumPyContainer(Whole):
     """The arrays of a file that have a row a sample, and those the caller names beside them."""
 
-    def __init__(self, path: str, beside: Mapping[str, str]) -> None:
-        self.path = path
-        arrays = stored_arrays(path)
+    def __init__(self, file: File, beside: Mapping[str, str], places: Places) -> None:
+        self.path = path = file.name
+        arrays = stored_arrays(file)
         for column, where in beside.items():
-            arrays[column] = named_array(where)
+            arrays[column] = named_array(where, places)
         lengths = Counter(a.shape[0] for a in arrays.values() if len(a.shape) == 2)
         lengths = lengths or Counter(a.shape[0] for a in arrays.values() if a.shape)
         n = lengths.most_common(1)[0][0] if lengths else 0
@@ -131,7 +132,7 @@ class NumPyContainer(Whole):
         self.left_out = f"; arrays that are no columns of {n} rows: {', '.join(left)}" * bool(left)
         self._arrays = fits
         schema = pa.schema([(name, _column_type(a)) for name, a in fits.items()])
-        super().__init__(path, with_metadata(schema, **_class_names(arrays)), os.path.getsize(path))
+        super().__init__(path, with_metadata(schema, **_class_names(arrays)), file.size())
         self.rows = [n]
 
     def most_rows(self, group: int, classes: int) -> int | None:
@@ -150,22 +151,24 @@ class NumPyContainer(Whole):
             yield pa.record_batch([as_column(a) for a in arrays], schema=schema)
 
 
-def stored_arrays(path: str) -> dict[str, Stored]:
+def stored_arrays(file: File) -> dict[str, Stored]:
     """Return the arrays of a file by name, from their headers."""
+    path = file.name
     try:
-        if not zipfile.is_zipfile(path):
-            with open(path, "rb") as file:
-                stored = Stored(path, None, *_header(file), file.tell())
-                _check_size(stored, os.path.getsize(path))
+        size = file.size()
+        with file.open() as opened:
+            if not zipfile.is_zipfile(opened):
+                opened.seek(0)
+                stored = Stored(file, None, *_header(opened), opened.tell())
+                _check_size(stored, size)
                 return {PREDICTIONS: stored}
         found = {}
-        size = os.path.getsize(path)
-        with zipfile.ZipFile(path) as archive:
+        with file.open() as opened, zipfile.ZipFile(opened) as archive:
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
                     name = info.filename.removesuffix(".npy")
                     with archive.open(info) as member:
-                        found[name] = Stored(path, name, *_header(member), member.tell())
+                        found[name] = Stored(file, name, *_header(member), member.tell())
                     inflated = MOST_INFLATED if info.compress_type != zipfile.ZIP_STORED else 1
                     _check_size(found[name], min(info.compress_size, size) * inflated)
     except FAILURES as error:
@@ -178,12 +181,12 @@ def stored_arrays(path: str) -> dict[str, Stored]:
     return found
 
 
-def named_array(where: str) -> Stored:
+def named_array(where: str, places: Places) -> Stored:
     """Return the array of `FILE.npy` or `FILE.npz:NAME`."""
     path, _, name = where.partition(".npz:")
     if name:
         path += ".npz"
-    arrays = stored_arrays(path)
+    arrays = stored_arrays(places.at(places.name(path)))
     if name and name not in arrays:
         raise UsageError(f"{path}: no array {name!r}: there are {', '.join(arrays)}")
     if not name and len(arrays) != 1:
@@ -191,12 +194,12 @@ def named_array(where: str) -> Stored:
     return arrays[name] if name else next(iter(arrays.values()))
 
 
-def is_named_array(text: str | None) -> bool:
+def is_named_array(text: str | None, places: Places) -> bool:
     """Whether a text names a file of NumPy's, and perhaps an array in it."""
     if text is None:
         return False
     path = text.partition(".npz:")[0] + ".npz" if ".npz:" in text else text
-    return path.endswith((".npy", ".npz")) and os.path.isfile(path)
+    return path.endswith((".npy", ".npz")) and places.is_file(places.name(path))
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:

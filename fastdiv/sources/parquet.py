@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -23,22 +23,32 @@ from fastdiv.sources.fields import (
     plain,
     plain_type,
 )
-from fastdiv.sources.pages.group import Group, ReadBy, chunk_of, mapped
-from fastdiv.sources.parquet_footer import ColumnChunk, read_footer
+from fastdiv.sources.files.file import File, LocalFile, RemoteFile, UnreadError, as_file
+from fastdiv.sources.pages.group import Group, ReadBy
+from fastdiv.sources.parquet_bytes import Fetched, Mapped
+from fastdiv.sources.parquet_footer import ColumnChunk, read_footer, read_tail
 
 SAMPLE_BYTES = 16 << 20
+HEAD_BYTES = 256 << 10  # of a column of a remote file whose first rows are looked at
 READ_BYTES = 1 << 20  # of a column at once: a row group may be larger than memory
 
 
 class ParquetContainer(Whole):
     """A Parquet file. Its footer is kept and the file closed: there may be thousands."""
 
-    def __init__(self, path: str) -> None:
-        file = _open(path)
-        self._metadata = file.metadata
-        self.path = path
-        super().__init__(path, _named(lambda: file.schema_arrow, path), os.path.getsize(path))
-        footer = _named(lambda: read_footer(path), path)
+    def __init__(self, file: File | str) -> None:
+        self.file = file = as_file(file)
+        self.path = path = file.name
+        size = _named(file.size, path)
+        if isinstance(file, LocalFile):
+            opened = _open(file.path, path)
+            tail = _named(lambda: read_tail(partial(_read_local, file.path), size), path)
+        else:
+            tail = _named(lambda: read_tail(file.handle().read, size), path)
+            opened = _open(pa.BufferReader(tail[-4:] + tail), path)
+        self._metadata = opened.metadata
+        super().__init__(path, _named(lambda: opened.schema_arrow, path), size)
+        footer = _named(lambda: read_footer(tail), path)
         self._groups, self._stored = footer.groups, footer.leaves
         self.read_by = ReadBy()
         self.rows = [group.num_rows for group in self._groups]
@@ -46,6 +56,7 @@ class ParquetContainer(Whole):
             [chunk.path for chunk in self._groups[0].columns] if self._groups else []
         )
         self._check_claims(footer.rows)
+        self._prepared: dict[int, tuple[list[str], Fetched]] = {}
 
     def _check_claims(self, rows: int) -> None:
         """Refuse a footer that contradicts itself, or tells of more than the file can hold."""
@@ -104,7 +115,39 @@ class ParquetContainer(Whole):
         if group is not None:
             size = sum(chunk.total_uncompressed_size for chunk in group.columns)
             rows = min(rows, max(1, SAMPLE_BYTES // max(1, size // group.num_rows)))
-        return first_rows(self, columns, rows, self._by_arrow)  # of the types of the schema
+        # By Arrow, so that they have the types of the schema.
+        return first_rows(self, columns, rows, self._first_by_arrow)
+
+    def _first_by_arrow(
+        self, group: int, columns: Sequence[str], rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a row group as Arrow reads it, of which only the first rows are needed."""
+        if isinstance(self.file, LocalFile):
+            yield from self._by_arrow(self.file.path, group, columns, rows)
+            return
+        some = Fetched(self.file, self._stored_of(group, columns), HEAD_BYTES)
+        with closing(some):
+            yield from self._by_arrow(some.arrow(), group, columns, rows, HEAD_BYTES)
+
+    def prepare(self, group: int, columns: Sequence[str]) -> None:
+        """Begin to fetch a row group of a remote file."""
+        if isinstance(self.file, RemoteFile) and group not in self._prepared:
+            fetched = Fetched(self.file, self._stored_of(group, columns))
+            self._prepared[group] = list(columns), fetched
+
+    def _bytes(self, group: int, columns: Sequence[str]) -> Mapped | Fetched:
+        """Return the bytes of columns of a row group: those prepared, if they are the same."""
+        if isinstance(self.file, LocalFile):
+            return Mapped(self.file, self.size)
+        names, fetched = self._prepared.pop(group, ([], None))
+        if fetched is not None and names == list(columns):
+            return fetched
+        if fetched is not None:
+            fetched.close()
+        return Fetched(self.file, self._stored_of(group, columns))
+
+    def _stored_of(self, group: int, columns: Sequence[str]) -> list[ColumnChunk]:
+        return [chunk for name in columns for chunk in self._chunks(group, name)]
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield a row group, at most so many rows at a time, so that its size does not matter."""
@@ -119,15 +162,20 @@ class ParquetContainer(Whole):
     def _read(
         self, group: int, columns: Sequence[str], rows: int, apart: str | None
     ) -> Iterator[Apart]:
-        file = _named(lambda: mapped(self.path, self.size), self.path)
-        reader = Group(
-            partial(chunk_of, file), self._groups[group], self._stored, self.schema,
-            lambda names, n: self._by_arrow(group, names, n),
-        )  # fmt: skip
         done = 0
-        for batch, pieces in reader.read(columns, rows, apart):
-            yield batch, pieces
-            done += batch.num_rows
+        with closing(_named(lambda: self._bytes(group, columns), self.path)) as stored:
+            reader = Group(
+                stored.chunk, self._groups[group], self._stored, self.schema,
+                lambda names, n: self._by_arrow(stored.arrow(), group, names, n),
+            )  # fmt: skip
+            try:
+                for batch, pieces in reader.read(columns, rows, apart):
+                    yield batch, pieces
+                    done += batch.num_rows
+                if done == self.rows[group]:
+                    stored.check()
+            except UnreadError as error:
+                raise _unread(self.place(group, done), error) from error
         if done != self.rows[group]:
             raise DataError(self._ends_at(group, done))
         self.read_by.note(reader.reasons, len(columns))
@@ -138,14 +186,16 @@ class ParquetContainer(Whole):
             f"{self.rows[group]} rows: the file is damaged"
         )
 
-    def _by_arrow(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def _by_arrow(
+        self, source: Any, group: int, columns: Sequence[str], rows: int, buffer: int = READ_BYTES
+    ) -> Iterator[pa.RecordBatch]:
         """Yield some columns of a row group as Arrow reads them."""
         done = 0
         types = {name: self.flat.field(name).type for name in columns}
         lists = [name for name, type_ in types.items() if is_list(plain_type(type_))]
         values = dict.fromkeys(lists, 0)
         texts = [n for n, t in types.items() if is_string(t) or pa.types.is_dictionary(t)]
-        batches = _open(self.path, self._metadata).iter_batches(
+        batches = _open(source, self.path, self._metadata, buffer).iter_batches(
             rows, row_groups=[group], columns=list(columns), use_threads=False
         )
         while True:
@@ -173,14 +223,20 @@ class ParquetContainer(Whole):
         return f"{self.name}, row group {group}, row {row}"
 
 
-def _open(path: str, metadata: Any = None) -> Any:
+def _open(source: Any, name: str, metadata: Any = None, buffer: int = READ_BYTES) -> Any:
     return _named(
         lambda: pq.ParquetFile(
-            path, metadata=metadata, buffer_size=READ_BYTES, pre_buffer=False,
+            source, metadata=metadata, buffer_size=buffer, pre_buffer=False,
             page_checksum_verification=True,
         ),
-        path,
+        name,
     )  # fmt: skip
+
+
+def _read_local(path: str, start: int, stop: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
 
 
 def _leaves(paths: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
@@ -205,5 +261,11 @@ def _named(read: Callable[[], Any], where: str) -> Any:
     """Call into Arrow; whatever it refuses becomes one line that names the place."""
     try:
         return read()
+    except UnreadError as error:
+        raise _unread(where, error) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{where}: cannot be read as Parquet: {one_line(error)}") from error
+
+
+def _unread(where: str, error: UnreadError) -> DataError:
+    return DataError(f"{where}: cannot be read: {one_line(error)}")

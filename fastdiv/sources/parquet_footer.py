@@ -8,13 +8,15 @@ schema, as one flipped bit can make it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 INTEGERS = (I32, I64)
 DEPTH = 32
+TRAILER = 8  # bytes after the footer: its size, and "PAR1"
+TAIL_BYTES = 256 << 10  # of which most footers are less, and that take less than to ask again
 REPEATED = 2
 
 
@@ -70,16 +72,25 @@ class Footer:
     leaves: list[Leaf]  # in the order of the columns of each row group
 
 
-def read_footer(path: str) -> Footer:
-    """Read a footer; ValueError where it is damaged."""
-    with open(path, "rb") as file:
-        file.seek(-8, 2)
-        end = file.tell()
-        (size,) = struct.unpack("<I", file.read(4))
-        if size > end:
-            raise ValueError(f"the footer claims {size} bytes, but the file has {end + 8}")
-        file.seek(end - size)
-        data = file.read(size)
+def read_tail(read: Callable[[int, int], bytes], size: int) -> bytes:
+    """Return a footer and what ends the file after it.
+
+    `read`: returns the bytes of the file from one place to another.
+    """
+    tail = read(max(0, size - TAIL_BYTES), size)
+    if len(tail) < TRAILER:
+        raise ValueError(f"the file has only {size} bytes")
+    need = int.from_bytes(tail[-TRAILER : 4 - TRAILER], "little") + TRAILER
+    if need > size:
+        raise ValueError(f"the footer claims {need - TRAILER} bytes, but the file has {size}")
+    if need > len(tail):
+        tail = read(size - need, size - len(tail)) + tail
+    return tail[-need:]
+
+
+def read_footer(tail: bytes) -> Footer:
+    """Read a footer, with what ends the file after it; ValueError where it is damaged."""
+    data = tail[:-TRAILER]
     try:
         footer, _ = read_struct(data)
         groups = [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import DataError, UsageError
+from fastdiv.sources.ahead import Ahead
 from fastdiv.sources.arrays import as_record_batch, taken_apart
 from fastdiv.sources.columns import detect, sampled_columns
 from fastdiv.sources.container import Container
@@ -21,6 +23,9 @@ from fastdiv.sources.decode import decode, sound_predictions
 from fastdiv.sources.discover import Item, has_key
 from fastdiv.sources.epochs import EpochNames, numbered_names
 from fastdiv.sources.fields import flat_column, flat_schema, is_string
+from fastdiv.sources.files.file import File, RemoteFile
+from fastdiv.sources.files.places import Places
+from fastdiv.sources.files.transfers import READERS
 from fastdiv.sources.formats import open_file
 from fastdiv.sources.ipc import ReaderContainer
 from fastdiv.sources.kinds import settle_kind
@@ -47,16 +52,18 @@ class Source:
         self, items: Sequence[Item], asked: Asked, left_out: Sequence[str] = (),
         epochs: Sequence[int | str] = (),
     ) -> None:  # fmt: skip
-        self.containers = [_open(item, asked) for item in items]
+        self.containers = _opened(items, asked)
+        self._ahead = Ahead(self.containers, [item.data for item in items])
         readers = [item.data for item, c in zip(items, self.containers, strict=True) if c.once]
         if len({id(reader) for reader in readers}) < len(readers):
             raise UsageError("a reader is given twice, and can be read only once")
         for name, alike in groupby(sorted(self.containers, key=_name), _name):
             for i, container in enumerate(several if len(several := list(alike)) > 1 else ()):
                 container.name = f"{name} [{i}]"  # as in a list of tables
-        if is_named_array(asked.label):
+        places = Places(asked.filesystem)
+        if is_named_array(asked.label, places):
             asked = replace(asked, label="label")
-        if is_named_array(asked.id):
+        if is_named_array(asked.id, places):
             asked = replace(asked, id="id")
         self._items = [
             item
@@ -107,8 +114,8 @@ class Source:
 
     def _detected(self, container: Container, head: pa.Table, asked: Asked) -> Layout:
         keys = {
-            "epoch": any(i.epoch_given or has_key(i.name, asked.epoch) for i in self._items),
-            "split": any(i.split_given or has_key(i.name, asked.split) for i in self._items),
+            "epoch": any(i.epoch_given or has_key(i.path, asked.epoch) for i in self._items),
+            "split": any(i.split_given or has_key(i.path, asked.split) for i in self._items),
         }
         schema = flat_schema(head.schema)
         flat = pa.table([flat_column(head, f.name) for f in schema], schema=schema)
@@ -191,7 +198,7 @@ class Source:
         return any(is_string(schema.field(layout.epoch).type) for schema in schemas)
 
     def _count(self) -> str:
-        noun = "file" if all(isinstance(item.data, str) for item in self._items) else "part"
+        noun = "file" if all(isinstance(item.data, File) for item in self._items) else "part"
         return f"{len(self._items)} {noun}{'s' * (len(self._items) != 1)}"
 
     def name_epochs(self) -> None:
@@ -274,11 +281,20 @@ class Source:
         return any(container.once for container in self.containers)
 
     @property
-    def files(self) -> list[str | None]:
-        """The path of the file that each part is, None of a part in memory."""
-        return [item.data if isinstance(item.data, str) else None for item in self._items]
+    def files(self) -> list[File | None]:
+        """The file that each part is, None of a part in memory."""
+        return [item.data if isinstance(item.data, File) else None for item in self._items]
+
+    @property
+    def ahead_bytes(self) -> int:
+        """At most how many bytes of remote files are held before they are used."""
+        return self._ahead.most_bytes
 
     # -- reading ---------------------------------------------------------------------------
+
+    def expect(self, chunks: Sequence[Chunk]) -> None:
+        """Say which chunks will be read, in order, so that remote ones are fetched ahead."""
+        self._ahead.expect(chunks)
 
     def read(self, chunk: Chunk) -> Iterator[Batch]:
         """Yield the rows of a chunk, in order. May run on any thread."""
@@ -289,12 +305,14 @@ class Source:
             group, columns, most = chunk.row_group, layout.columns, layout.batch_rows
             if layout.wide:
                 for rows in container.read(group, columns, most):
+                    self._ahead.go_on(chunk, columns)
                     yield decode(rows, None, layout, chunk, start, self.place)
                     start += rows.num_rows
             else:
                 for rows, pieces in container.read_apart(
                     group, columns, most, layout.predictions[0]
                 ):
+                    self._ahead.go_on(chunk, columns)
                     yield decode(rows, pieces, layout, chunk, start, self.place)
                     start += rows.num_rows
         except MemoryError as error:
@@ -327,10 +345,22 @@ def _known_rows(container: Container) -> int | None:
     return None if None in container.rows else sum(n or 0 for n in container.rows)
 
 
+def _opened(items: Sequence[Item], asked: Asked) -> list[Container]:
+    """Open all parts; remote ones at once, for each takes a few answers to wait for."""
+    if not any(isinstance(item.data, RemoteFile) for item in items[1:]):
+        return [_open(item, asked) for item in items]
+    with ThreadPoolExecutor(READERS) as pool:
+        try:
+            return list(pool.map(_open, items, repeat(asked)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _open(item: Item, asked: Asked) -> Container:
     """Open whatever holds rows as a container."""
     data, name = item.data, item.name
-    if isinstance(data, str):
+    if isinstance(data, File):
         try:
             return open_file(data, asked)
         except MemoryError as error:
