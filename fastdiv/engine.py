@@ -213,6 +213,7 @@ def analyze(
         run = Run(
             directory, summary, tables, scan.samples, scan.histories, temporary=output is None
         )
+        run.filesystem = filesystem
         if output is not None:
             run.write_tables(directory)
             scan.discard_working_files()

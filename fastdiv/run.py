@@ -54,6 +54,8 @@ class Run:
         One row a split, epoch and class.
     summary : dict
         Where the tables came from, what was invalid, what it took; JSON can hold it.
+    filesystem : pyarrow.fs.FileSystem or fsspec file system, optional
+        Where the files that it was made from lie, if their names do not say so. Not saved.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Run:
         samples: list[Samples], histories: list[History], temporary: bool,
     ) -> None:  # fmt: skip
         self.summary = summary
+        self.filesystem: Any = None
         self.epochs: pa.Table = tables["epochs"]
         self.transitions: pa.Table = tables["transitions"]
         self.classes: pa.Table = tables["classes"]

@@ -18,10 +18,9 @@ import pyarrow.compute as pc
 
 from fastdiv.errors import DataError, UsageError
 from fastdiv.rereading.addresses import address, address_of_id
-from fastdiv.sources import Asked
+from fastdiv.rereading.dump import Dump
 from fastdiv.sources.container import Container
 from fastdiv.sources.fields import flat_column, is_string, is_uuid, plain
-from fastdiv.sources.formats import open_file
 from fastdiv.sources.naming import bare
 from fastdiv.sources.values import strings
 
@@ -43,7 +42,8 @@ def links(
     """Return the addresses of samples, by the texts of their ids.
 
     Ids that are addresses or paths are their own. Otherwise the dump tells them, where it is still
-    there and has a column of strings that is called as in `LINK_NAMES`.
+    there and has a column of strings that is called as in `LINK_NAMES`. What is not on this
+    machine is read only where a column is asked for.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def links(
 
 def _of_ids(run: Run, wanted: Sequence[str]) -> dict[str, str]:
     """Return the addresses that ids are by themselves."""
-    beside = dict.fromkeys(os.path.dirname(part["path"]) for part in _parts(run))
+    beside = dict.fromkeys(os.path.dirname(part["path"]) for part in Dump(run, False).parts)
     folders = [os.getcwd(), *list(beside)[:MOST_FOLDERS]]
     each = ((i, address_of_id(i, folders)) for i in wanted)
     return {i: found for i, found in each if found is not None}
@@ -84,14 +84,17 @@ def link_column(run: Run, asked: str | None = None) -> str | None:
     UsageError
         Where it is asked for and the dump is not there, or has no such column.
     """
-    parts = _parts(run)
-    if not parts:
+    return _column(run, asked, Dump(run, asked is not None))
+
+
+def _column(run: Run, asked: str | None, dump: Dump) -> str | None:
+    if not dump.parts:
         if asked is None:
             return None
-        raise UsageError(f"no address is in column {asked!r}: {_why_not(run)}")
-    for part in parts:
+        raise UsageError(f"no address is in column {asked!r}: {dump.why_not()}")
+    for part in dump.parts:
         try:
-            container = _open(run, part)
+            container = dump.open(part)
         except (DataError, UsageError):
             if asked is not None:
                 raise
@@ -114,35 +117,6 @@ def _column_of(container: Container, asked: str | None, run: Run) -> str | None:
     roles = run.summary["dump"]["columns"].values()
     known = {bare(name.rpartition(".")[2]): name for name in reversed(texts) if name not in roles}
     return next((known[bare(name)] for name in LINK_NAMES if bare(name) in known), None)
-
-
-def _parts(run: Run) -> list[dict[str, Any]]:
-    """Return the files of the dump that are there, as they were."""
-    parts = (run.summary.get("dump") or {}).get("parts", [])
-    return [
-        part
-        for part in parts
-        if part["path"] is not None
-        and os.path.isfile(part["path"])
-        and os.path.getsize(part["path"]) == part["bytes"]
-    ]
-
-
-def _why_not(run: Run) -> str:
-    """Say why there is no dump."""
-    dump = run.summary.get("dump")
-    if dump is None:
-        return "the run does not say which files it was made from: analyze them again"
-    there = _parts(run)
-    gone = [part["path"] or "a part" for part in dump["parts"] if part not in there]
-    if not any(part["path"] for part in dump["parts"]):
-        return "the run was not made from files"
-    return f"{gone[0]} is not there any more, or not as it was"
-
-
-def _open(run: Run, part: dict[str, Any]) -> Container:
-    """Open a file as it was opened for the run."""
-    return open_file(part["path"], Asked(**run.summary["dump"]["asked"]))
 
 
 # -- looking them up ---------------------------------------------------------------------------
@@ -202,10 +176,11 @@ def _looked_up(
     run: Run, view: SplitView, texts: Sequence[str], asked: str | None
 ) -> dict[str, str]:
     """Return the addresses that the dump tells of samples."""
-    column = link_column(run, asked)
+    dump = Dump(run, asked is not None)
+    column = _column(run, asked, dump)
     if column is None:
         return {}
-    parts = [part for part in _parts(run) if part["split"] in (None, view.split)]
+    parts = [part for part in dump.parts if part["split"] in (None, view.split)]
     entry = next(e for e in run.summary["splits"] if e["split"] == view.split)
     by_position = entry["ids"] == "position"
     wanted = _Wanted.of(texts, view.evidence.ids.type)
@@ -220,12 +195,12 @@ def _looked_up(
         if parts != needed:  # the places of all rows that follow are unknown
             if asked is None:
                 return {}
-            raise UsageError(f"no address is in column {asked!r}: {_why_not(run)}")
+            raise UsageError(f"no address is in column {asked!r}: {dump.why_not()}")
     parts.sort(key=lambda part: part["epoch"] != epoch)
     rows = _Rows(run, view, column, epoch if by_position else None)
     for part in parts:
         try:
-            container = _open(run, part)
+            container = dump.open(part)
             if container.flat.get_field_index(column) < 0:
                 if by_position:
                     return wanted.found  # the places of all rows that follow are unknown

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fastdiv.batch import Chunk
 from fastdiv.sources.container import Container
 from fastdiv.sources.files.file import RemoteFile
-from fastdiv.sources.files.transfers import AHEAD_BYTES, Transfers
+from fastdiv.sources.files.transfers import Transfers
 
 
 class Ahead:
@@ -26,7 +26,7 @@ class Ahead:
     @property
     def most_bytes(self) -> int:
         """At most how many bytes are held ahead."""
-        return AHEAD_BYTES if self._transfers is not None else 0
+        return 0 if self._transfers is None else self._transfers.budget
 
     def expect(self, chunks: Sequence[Chunk]) -> None:
         """Say what will be read, in which order."""
@@ -35,12 +35,17 @@ class Ahead:
                 self._expected, self._next = chunks, 0
                 self._places = {chunk: i for i, chunk in enumerate(chunks)}
 
-    def go_on(self, chunk: Chunk, columns: Sequence[str]) -> None:
-        """Prepare what comes after a chunk that is being read."""
+    def begin(self, chunk: Chunk) -> None:
+        """Say that a chunk is going to be read now: it need not be prepared any more."""
+        if self._transfers is not None:
+            with self._lock:
+                self._next = max(self._next, self._places.get(chunk, -1) + 1)
+
+    def go_on(self, columns: Sequence[str]) -> None:
+        """Prepare what comes next."""
         if self._transfers is None or not self._transfers.hungry:
             return
         with self._lock:
-            self._next = max(self._next, self._places.get(chunk, 0) + 1)
             while self._next < len(self._expected) and self._transfers.hungry:
                 coming = self._expected[self._next]
                 self._containers[coming.part].prepare(coming.row_group, columns)

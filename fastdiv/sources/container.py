@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from fastdiv.errors import DataError
 from fastdiv.sources.fields import flat_column, flat_schema, top_columns
+from fastdiv.sources.files.file import File
 
 Apart = tuple[pa.RecordBatch, list[pa.Array]]  # rows, and a column of them that need not be there
 
@@ -154,6 +155,14 @@ def first_rows(
         fields = [container.schema.field(name) for name in tops]
         return pa.Table.from_batches([], pa.schema(fields))
     return pa.Table.from_batches(batches)
+
+
+def unchanged(file: File, where: str) -> None:
+    """Refuse a remote file that was written over while it was read up to some place."""
+    try:
+        file.check()
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read: {one_line(error)}") from error
 
 
 def sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from fastdiv.errors import DataError, UsageError
-from fastdiv.sources.container import Whole, one_line, sliced
+from fastdiv.sources.container import Whole, one_line, sliced, unchanged
 from fastdiv.sources.files.file import File
 from fastdiv.sources.layout import numbered
 from fastdiv.sources.text_files import most_rows, open_bytes, open_text
@@ -93,6 +93,7 @@ class DelimitedContainer(Whole):
         types = {name: _settled(self.schema.field(name).type) for name in wanted}
         for batch in self._batches(self._open(types, wanted)):
             yield from sliced(batch, rows)
+        unchanged(self.file, self.path)
 
     def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
         """Yield what a reader gives, until it ends."""

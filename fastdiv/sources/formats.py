@@ -9,7 +9,7 @@ from typing import Any
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.container import Container, Empty
 from fastdiv.sources.delimited import DelimitedContainer
-from fastdiv.sources.files.file import File, as_file
+from fastdiv.sources.files.file import File, RemoteFile, as_file
 from fastdiv.sources.files.places import Places
 from fastdiv.sources.ipc import FileContainer, StreamContainer
 from fastdiv.sources.json_lines import JsonLinesContainer
@@ -65,9 +65,10 @@ def format_of_suffix(path: str) -> Format | None:
 def format_of(file: File) -> Format:
     """Return the format of a file: by how it begins, else by its name."""
     by_name = format_of_suffix(file.path)
+    if by_name is not None and by_name.name == "Parquet" and isinstance(file, RemoteFile):
+        return by_name  # its end will tell; to look at its beginning is to ask once more
     try:
-        with file.open() as opened:
-            begins = opened.read(8)
+        begins = file.begins(8)
     except OSError as error:
         raise UsageError(f"{file.name}: cannot be read: {error.strerror or error}") from error
     by_content = next((f for f in FORMATS if any(begins.startswith(m) for m in f.magic)), None)
@@ -87,7 +88,11 @@ def open_file(file: File | str, asked: Asked) -> Container:
     file = as_file(file)
     held = file.handle()  # open until all is found
     format_ = format_of(file)
-    if not file.size():
+    try:
+        size = file.size()
+    except OSError as error:
+        raise UsageError(f"{file.name}: cannot be read: {error.strerror or error}") from error
+    if not size:
         if not format_.may_be_empty:
             raise DataError(f"{file.name}: cannot be read: the file is empty")
         return Empty(file.name)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from fastdiv.errors import DataError, UsageError
-from fastdiv.sources.container import Whole, one_line, sliced, sound
+from fastdiv.sources.container import Whole, one_line, sliced, sound, unchanged
 from fastdiv.sources.fields import top_columns
 from fastdiv.sources.files.file import File, LocalFile
 from fastdiv.sources.files.transfers import READERS
@@ -95,6 +95,7 @@ class FileContainer(Whole):
             except FAILURES as error:
                 raise _unreadable(where, error) from error
             yield from sliced(sound(batch, where), rows)
+        unchanged(self.file, self.place(group, self.rows[group] or 0))
 
     def place(self, group: int, row: int) -> str:
         """Name a row of a record batch to a person."""
@@ -145,6 +146,7 @@ class StreamContainer(Whole):
                     f"{self.place(0, done)}: the stream breaks off here, without an end: it is cut "
                     "or still being written"
                 )
+        unchanged(self.file, self.place(0, done))
 
 
 class ReaderContainer(Whole):

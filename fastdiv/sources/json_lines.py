@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from fastdiv.errors import DataError
-from fastdiv.sources.container import Whole, one_line
+from fastdiv.sources.container import Whole, one_line, unchanged
 from fastdiv.sources.fields import top_columns
 from fastdiv.sources.files.file import File
 from fastdiv.sources.harness import answer, is_answer
@@ -137,6 +137,7 @@ class JsonLinesContainer(Whole):
             ]
             yield pa.record_batch(arrays, schema=schema)
             done += len(piece)
+        unchanged(self.file, self.place(0, done))
 
     def _column(self, values: list[Any], field: pa.Field, done: int) -> pa.Array:
         try:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from fastdiv.errors import DataError, UsageError
 from fastdiv.sources.arrays import as_column
-from fastdiv.sources.container import Whole, one_line
+from fastdiv.sources.container import Whole, one_line, unchanged
 from fastdiv.sources.files.file import File, LocalFile
 from fastdiv.sources.files.places import Places
 from fastdiv.sources.metadata import with_metadata
@@ -149,6 +149,8 @@ class NumPyContainer(Whole):
         pieces = [self._arrays[name].pieces(rows) for name in columns]
         for arrays in zip(*pieces, strict=True):
             yield pa.record_batch([as_column(a) for a in arrays], schema=schema)
+        for name in columns:
+            unchanged(self._arrays[name].file, self._arrays[name].name)
 
 
 def stored_arrays(file: File) -> dict[str, Stored]:

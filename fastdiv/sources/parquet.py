@@ -29,8 +29,8 @@ from fastdiv.sources.parquet_bytes import Fetched, Mapped
 from fastdiv.sources.parquet_footer import ColumnChunk, read_footer, read_tail
 
 SAMPLE_BYTES = 16 << 20
-HEAD_BYTES = 256 << 10  # of a column of a remote file whose first rows are looked at
 READ_BYTES = 1 << 20  # of a column at once: a row group may be larger than memory
+HEAD_BYTES = 64 << 10  # the same where only the first page of each column is fetched
 
 
 class ParquetContainer(Whole):
@@ -125,7 +125,7 @@ class ParquetContainer(Whole):
         if isinstance(self.file, LocalFile):
             yield from self._by_arrow(self.file.path, group, columns, rows)
             return
-        some = Fetched(self.file, self._stored_of(group, columns), HEAD_BYTES)
+        some = Fetched(self.file, self._stored_of(group, columns), first=True)
         with closing(some):
             yield from self._by_arrow(some.arrow(), group, columns, rows, HEAD_BYTES)
 

@@ -14,6 +14,9 @@ from fastdiv.sources.pages.chunk import Bytes, ChunkBytes
 from fastdiv.sources.pages.group import chunk_of, mapped
 from fastdiv.sources.parquet_footer import ColumnChunk
 
+PAGE_BYTES = 1 << 20  # that pages mostly have at most
+PAGE_VALUES = 20_000  # rows
+
 
 class Mapped:
     """Those of a file on this machine.
@@ -48,19 +51,21 @@ class Fetched:
     file : RemoteFile
     chunks : sequence of ColumnChunk
         That will be read.
-    most : int, optional
-        Fetch no more than so many of the first bytes of each.
+    first : bool
+        Fetch no more of each than what its first page with values takes.
     """
 
     def __init__(
-        self, file: RemoteFile, chunks: Sequence[ColumnChunk], most: int | None = None
+        self, file: RemoteFile, chunks: Sequence[ColumnChunk], first: bool = False
     ) -> None:
         self._file = file
-        spans = [span for chunk in chunks if (span := _span(chunk, file.size())) is not None]
-        if most is not None:
-            spans = [(start, min(stop, start + most)) for start, stop in spans]
-        handle = file.handle()
-        self._fetch = Fetch(handle, spans, file.transfers)
+        found = [(chunk, _span(chunk, file.size())) for chunk in chunks]
+        spans = [
+            (span[0], min(span[1], _first_values_end(chunk))) if first else span
+            for chunk, span in found
+            if span is not None
+        ]
+        self._fetch = Fetch(file.handle(), spans, file.transfers, check=file.check)
         self._fetch.ahead()
 
     def arrow(self) -> Any:
@@ -75,7 +80,7 @@ class Fetched:
 
     def check(self) -> None:
         """Refuse a file that was written over meanwhile."""
-        self._file.check()
+        self._fetch.check()
 
     def close(self) -> None:
         """Let go of what was fetched."""
@@ -86,3 +91,11 @@ def _span(chunk: ColumnChunk, size: int) -> tuple[int, int] | None:
     """Return where a column chunk lies in a file; None where the file has not all of it."""
     stop = chunk.start + chunk.total_compressed_size
     return (chunk.start, stop) if 0 <= chunk.start < stop <= size else None
+
+
+def _first_values_end(chunk: ColumnChunk) -> int:
+    """Return about where the first page with values ends, as files are mostly written."""
+    size = PAGE_VALUES * chunk.total_compressed_size // max(1, chunk.num_values)
+    if chunk.path[1:]:  # of a list a row
+        size = PAGE_BYTES
+    return chunk.data + min(PAGE_BYTES, size) + PAGE_BYTES // 16

@@ -33,6 +33,7 @@ class ColumnChunk:
     maximum: bytes | None
     codec: int
     start: int  # where its first page lies in the file
+    data: int  # where the first one with values does
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ def _chunk(column: dict[int, Any]) -> ColumnChunk:
         stats.get(5),
         meta[4],
         min(meta[9], meta.get(11) or meta[9]),
+        meta[9],
     )
 
 

@@ -301,26 +301,31 @@ class Source:
         layout = self.layout
         container = self.containers[chunk.part]
         start = 0
+        self._ahead.begin(chunk)
         try:
-            group, columns, most = chunk.row_group, layout.columns, layout.batch_rows
-            if layout.wide:
-                for rows in container.read(group, columns, most):
-                    self._ahead.go_on(chunk, columns)
-                    yield decode(rows, None, layout, chunk, start, self.place)
-                    start += rows.num_rows
-            else:
-                for rows, pieces in container.read_apart(
-                    group, columns, most, layout.predictions[0]
-                ):
-                    self._ahead.go_on(chunk, columns)
-                    yield decode(rows, pieces, layout, chunk, start, self.place)
-                    start += rows.num_rows
+            for rows, pieces in _rows(container, chunk.row_group, layout):
+                self._ahead.go_on(layout.columns)
+                yield decode(rows, pieces, layout, chunk, start, self.place)
+                start += rows.num_rows
         except MemoryError as error:
             raise _out_of_memory(self.place(chunk, start)) from error
 
     def place(self, chunk: Chunk, row: int) -> str:
         """Name a row of a chunk to a person."""
         return self.containers[chunk.part].place(chunk.row_group, row)
+
+
+def _rows(
+    container: Container, group: int, layout: Layout
+) -> Iterator[tuple[pa.RecordBatch, list[pa.Array] | None]]:
+    """Yield a row group, its predictions apart if they are one column."""
+    if not layout.wide:
+        yield from container.read_apart(
+            group, layout.columns, layout.batch_rows, layout.predictions[0]
+        )
+        return
+    for rows in container.read(group, layout.columns, layout.batch_rows):
+        yield rows, None
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from itertools import pairwise
 
 import numpy as np
@@ -82,11 +83,13 @@ class Fetch:
     transfers : Transfers
     blocks : sequence of Block, optional
         How the parts are read, if not as `blocks_of` says.
+    check : callable, optional
+        Raises an error where what was read until now is not to be believed.
     """
 
     def __init__(
         self, file: Readable, spans: Sequence[Span], transfers: Transfers,
-        blocks: Sequence[Block] | None = None,
+        blocks: Sequence[Block] | None = None, check: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self._file = file
         self._transfers = transfers
@@ -95,6 +98,9 @@ class Fetch:
         self.parts = [Part(self, span, self._of(span)) for span in sorted(set(spans))]
         self._begins = [part.start for part in self.parts]
         self._again: dict[Part, Fetch] = {}
+        self._check = check
+        self._left = set(self._starts)  # of blocks that nobody has taken yet
+        self._checked: Future[None] | None = None
 
     def _of(self, span: Span) -> list[Block]:
         first = max(0, bisect_right(self._starts, span[0]) - 1)
@@ -143,19 +149,38 @@ class Fetch:
             if block is None:  # in no part
                 end = self._starts[i + 1] if i + 1 < len(self._starts) else stop
                 end = min(end, stop)
-                yield np.frombuffer(self._file.read(start, end), np.uint8)
+                yield self._read(start, end)
             elif block.done:  # a part is read again
                 end = min(stop, block.stop)
                 again = self._once_more(start)
                 if again is not None:
                     yield again.bytes(start, end)
                 else:
-                    yield np.frombuffer(self._file.read(start, end), np.uint8)
+                    yield self._read(start, end)
             else:
                 end = min(stop, block.stop)
                 data = self._transfers.take(block)
+                self._taken(block)
                 yield np.frombuffer(data, np.uint8)[start - block.start : end - block.start]
             start = end
+
+    def _read(self, start: int, stop: int) -> Bytes:
+        self._checked = None
+        return np.frombuffer(self._file.read(start, stop), np.uint8)
+
+    def _taken(self, block: Block) -> None:
+        """Begin to check after the last block, while it is used."""
+        if self._left:
+            self._left.discard(block.start)
+            if not self._left and self._check is not None:
+                self._checked = self._transfers.begin(self._check)
+
+    def check(self) -> None:
+        """Refuse what was read if it is not to be believed."""
+        if self._checked is not None and not self._again:
+            self._checked.result()
+        elif self._check is not None:
+            self._check()
 
     def _once_more(self, place: int) -> Fetch | None:
         part = self._part_at(place)

@@ -14,7 +14,7 @@ import pyarrow.fs
 from fastdiv.sources.files.stream import Stream
 from fastdiv.sources.files.transfers import Transfers
 
-FAILURES = (pa.ArrowException, OSError, ValueError, TypeError)
+FAILURES = Exception  # whatever a file system raises: those of fsspec have errors of their own
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -52,6 +52,14 @@ class LocalFile:
     def size(self) -> int:
         """Return how many bytes it has."""
         return os.path.getsize(self.path)
+
+    def check(self) -> None:
+        """Do nothing: what is open stays as it is where tools are sane."""
+
+    def begins(self, size: int) -> bytes:
+        """Return its first bytes."""
+        with self.open() as file:
+            return file.read(size)
 
     def open(self) -> BinaryIO:
         """Open it for reading, at any place."""
@@ -98,6 +106,10 @@ class RemoteFile:
             self.handle().open()
         assert self.found is not None
         return self.found[0]
+
+    def begins(self, size: int) -> bytes:
+        """Return its first bytes."""
+        return self.handle().read(0, min(size, self.size()))
 
     def check(self) -> None:
         """Refuse a file that is no longer as it was."""
@@ -169,7 +181,7 @@ class Handle:
     def _tag(self, opened: Any) -> Any:
         """Return what changes where a file is written over."""
         told = opened.metadata() or {}
-        tag = next((v for k, v in told.items() if bytes(k).lower() == b"etag"), None)
+        tag = next((v for k, v in told.items() if k.lower() in ("etag", b"etag")), None)
         return tag or self._file.filesystem.get_file_info(self._file.path).mtime_ns
 
     def read(self, start: int, stop: int) -> bytes:

@@ -70,6 +70,11 @@ class Places:
             at_root = f"{self._given.shown}/"
             self._from_root = Root(self._given.filesystem, "/", at_root, "")
 
+    @property
+    def given(self) -> pa.fs.FileSystem | None:
+        """The file system that was given; None: none that is not of this machine."""
+        return None if self._given is None else self._given.filesystem
+
     # -- names -----------------------------------------------------------------------------
 
     def name(self, path: str) -> str:
@@ -275,12 +280,10 @@ def _filesystem(uri: str, shown: str) -> tuple[pa.fs.FileSystem, str]:
         return found
     except FAILURES as error:
         why = error
-    except ImportError as error:
-        raise UsageError(f"{shown}: cannot be reached: {error}") from error
     if "unrecognized" in str(why).lower():
         try:
             return pa.fs.FileSystem.from_uri(f"fsspec+{uri}")  # type: ignore[no-any-return]
-        except (*FAILURES, ImportError):
+        except FAILURES:
             scheme = uri.partition(":")[0]
             raise UsageError(
                 f"{shown}: no file system is known for {scheme}://: there are s3, gs, abfs, hdfs "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -51,8 +51,8 @@ class Transfers:
     has begun: so that there is always one that goes on.
     """
 
-    def __init__(self, budget: int = AHEAD_BYTES) -> None:
-        self.budget = budget
+    def __init__(self, budget: int | None = None) -> None:
+        self.budget = AHEAD_BYTES if budget is None else budget
         self._lock = threading.Lock()
         self._waiting: deque[Block] = deque()
         self._held = 0  # bytes
@@ -68,6 +68,11 @@ class Transfers:
         with self._lock:
             self._waiting.extend(blocks)
             self._go_on()
+
+    def begin(self, work: Callable[[], None]) -> Future[None]:
+        """Do something that is mostly waiting."""
+        with self._lock:
+            return self._readers().submit(work)
 
     def take(self, block: Block) -> bytes:
         """Return the bytes of a block, waiting for them."""
