@@ -195,12 +195,11 @@ class Fetch:
         """Say that one of the users of a block has done with it."""
         block.users -= 1
         if not block.users:
-            self._transfers.release(block)
+            self._transfers.release([block])
 
     def close(self) -> None:
         """Let go of all."""
-        for block in self._blocks:
-            self._transfers.release(block)
+        self._transfers.release(self._blocks)
         for again in self._again.values():
             again.close()
 

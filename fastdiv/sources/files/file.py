@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.fs
 
+from fastdiv.errors import DataError
 from fastdiv.sources.files.stream import Stream
 from fastdiv.sources.files.transfers import Transfers
 
@@ -115,18 +116,15 @@ class RemoteFile:
         """Refuse a file that is no longer as it was."""
         Handle(self).open()
 
-    def stream(self) -> Stream:
-        """Open it for reading, at any place."""
-        return Stream(self.handle(), self.size(), self.transfers)
-
     def open(self) -> BinaryIO:
         """Open it for reading, at any place, in small pieces."""
-        opened: Any = io.BufferedReader(self.stream())
+        # In an error of another kind, for `zipfile` takes this one for no archive.
+        opened: Any = io.BufferedReader(NamedStream(self))
         return opened  # type: ignore[no-any-return]
 
     def arrow(self) -> Any:
         """Open it for Arrow."""
-        return pa.PythonFile(self.stream(), "r")
+        return pa.PythonFile(Stream(self.handle(), self.size(), self.transfers), "r")
 
     def at_places(self) -> Any:
         """Open it for Arrow, to read only what is asked for, when it is."""
@@ -139,6 +137,21 @@ class RemoteFile:
         """Return its last bytes, all where there are fewer."""
         whole = self.size()
         return self.handle().read(max(0, whole - size), whole)
+
+
+class NamedStream(Stream):
+    """A stream that says itself which file cannot be read."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        super().__init__(file.handle(), file.size(), file.transfers)
+        self._name = file.name
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        try:
+            return super().read(size)
+        except OSError as error:
+            raise DataError(f"{self._name}: cannot be read: {error}") from error
 
 
 class Handle:

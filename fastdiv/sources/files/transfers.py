@@ -91,16 +91,15 @@ class Transfers:
                 found.set_exception(error)
         return found.result()
 
-    def release(self, block: Block) -> None:
-        """Let go of a block that nobody will take any more."""
+    def release(self, blocks: Iterable[Block]) -> None:
+        """Let go of blocks that nobody will take any more."""
         with self._lock:
-            if block.done:
-                return
-            block.done = True
-            if block.found is not None:
-                block.found.cancel()
-                block.found = None
-                self._held -= block.size
+            for block in blocks:
+                if not block.done and block.found is not None:
+                    block.found.cancel()
+                    block.found = None
+                    self._held -= block.size
+                block.done = True
             self._go_on()
 
     def _go_on(self) -> None:
@@ -112,8 +111,11 @@ class Transfers:
                 return
             self._waiting.popleft()
             if not idle:
+                try:
+                    block.found = self._readers().submit(block.read)
+                except RuntimeError:  # Python ends
+                    return
                 self._held += block.size
-                block.found = self._readers().submit(block.read)
 
     def _readers(self) -> ThreadPoolExecutor:
         if self._pool is None:
