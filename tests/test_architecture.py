@@ -91,7 +91,11 @@ ON_THE_CPU = {
     "ledger": {"fastdiv_kernels.cpu.lookup"},
     "epoch_file": {"fastdiv_kernels.cpu.lookup"},
     "stored": {"fastdiv_kernels.cpu.flags"},
-    "sources": {"fastdiv_kernels.cpu.page_headers", "fastdiv_kernels.cpu.pages"},
+    "sources": {
+        "fastdiv_kernels.cpu.columns",
+        "fastdiv_kernels.cpu.page_headers",
+        "fastdiv_kernels.cpu.pages",
+    },
 }
 
 

@@ -221,12 +221,20 @@ def _from_bytes(column: pa.Array, layout: Layout, problems: NDArray[np.uint8]) -
 
 def _from_columns(batch: pa.RecordBatch, layout: Layout, problems: NDArray[np.uint8]) -> Array:
     """Gather one column a class into (n, c)."""
-    predictions = np.empty((batch.num_rows, layout.classes), layout.dtype)
-    for j, name in enumerate(layout.predictions):
+    from fastdiv_kernels.cpu.columns import gather_columns
+
+    shape = (batch.num_rows, layout.classes)
+    # Arrow's memory is used again, NumPy's would be fresh pages.
+    room = pa.allocate_buffer(shape[0] * shape[1] * layout.dtype.itemsize)
+    predictions = np.ndarray(shape, layout.dtype, room)
+    columns = []
+    for name in layout.predictions:
         column = plain(flat_column(batch, name))
-        predictions[:, j] = numbers(column, layout.dtype)
+        columns.append(np.ascontiguousarray(numbers(column, layout.dtype)))
         if column.null_count:
             problems[null_rows(column)] = Reason.NULL
+    places = np.array([x.__array_interface__["data"][0] for x in columns])
+    gather_columns(places, predictions.view(f"u{predictions.itemsize}"))
     return predictions
 
 

@@ -37,6 +37,7 @@ DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | 
 }
 SAMPLE_ROWS = 1000  # of a data set that detection looks at
 BATCH_BYTES = 16 << 20  # of predictions taken at once
+GATHERED_BYTES = 4 << 20  # ... of columns, as rows, which should still be in cache when scored
 BATCH_ROWS = 1 << 17  # a batch costs some tenths of a millisecond of its own
 
 
@@ -107,7 +108,8 @@ class Layout:
     @property
     def batch_rows(self) -> int:
         """Most rows of a batch."""
-        return max(1, min(BATCH_ROWS, BATCH_BYTES // (self.classes * self.dtype.itemsize)))
+        most = GATHERED_BYTES if self.wide else BATCH_BYTES
+        return max(1, min(BATCH_ROWS, most // (self.classes * self.dtype.itemsize)))
 
     def with_evidence(self, **more: str) -> Layout:
         """Return the layout with more evidence."""
