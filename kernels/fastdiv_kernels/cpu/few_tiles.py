@@ -20,10 +20,12 @@ from fastdiv_kernels.cpu.vectors import (
     BYTES,
     FLOATS,
     GROUP,
+    HELD,
     INTS,
     LANES,
     REAL,
     SIZE,
+    WIDE,
     WORD,
     Vectors,
 )  # fmt: skip
@@ -51,12 +53,13 @@ class Emitter:
     """Emits one function that scores tiles, for a number of classes and a form of predictions."""
 
     def __init__(self, function: Any, classes: int | None, stored: str) -> None:
-        self.v = Vectors(ir.IRBuilder(function.append_basic_block("entry")))
+        (self.predictions, self.labels, kind, tolerance, room, classes_given, self.tiles,
+         *self.outputs) = function.args  # fmt: skip
+        self.v = Vectors(ir.IRBuilder(function.append_basic_block("entry")), room)
+        self.scratch = self.v.at(room, HELD, COLUMN_BYTES)
         self.literal = classes
         self.stored = stored
         self.size = STORED_BYTES[stored]
-        (self.predictions, self.labels, kind, tolerance, self.scratch, classes_given, self.tiles,
-         *self.outputs) = function.args  # fmt: skip
         self.classes = ir.Constant(SIZE, classes) if classes else classes_given
         self.numbers = self.v.at(self.scratch, self.classes, COLUMN_BYTES)
         two_tiles = self.v.builder.mul(self.classes, ir.Constant(SIZE, 2 * LANES * self.size))
@@ -191,10 +194,10 @@ class Emitter:
         tile = Tile(label, labelled, highest, first, of_label, second)
         tile.right = b.icmp_signed("==", first, label)
         self.set_limits(tile)
-        rank = self.zero
+        rank = v.none()
         for j, column in enumerate(columns):
             rank = self.ranked(tile, column, v.real(j), rank)
-        tile.rank = b.fptosi(rank, INTS)
+        tile.rank = v.counted(rank)
         nan = v.either(v.either_nan(x, y), v.either_nan(z, z))
 
         def exps() -> tuple[Any, ...]:
@@ -267,19 +270,28 @@ class Emitter:
         """
         v, b = self.v, self.v.builder
 
-        def body(index: Any, second: Any, rank: Any, *carried: Any) -> Sequence[Any]:
+        def one(index: Any, second: Any, rank: Any, *carried: Any) -> Sequence[Any]:
+            v.barrier()
             v.prefetch(b.add(v.at(rows, index, LANES * self.size), self.ahead))
             x = self.column(index)
             number = v.everywhere(v.load(v.at(self.numbers, index, 4), REAL, align=4))
-            beside = v.differs_or_nan(number, tile.first_number)
-            second = v.choose(beside, v.larger_of_numbers(x, second), second)
+            first = v.equal(number, tile.first_number)
+            second = v.larger_beside(first, x, second)
             rank = self.ranked(tile, x, number, rank)
-            sums = add(x, beside, *carried)
+            sums = add(x, b.not_(first), *carried)
             return second, rank, *sums
 
-        start = [v.real(-np.inf), self.zero, *carried]
-        tile.second, rank, *sums = v.loop(self.classes, 1, start, body)
-        tile.rank = b.fptosi(rank, INTS)
+        def several(index: Any, *carried: Any) -> Sequence[Any]:
+            for k in range(GROUP):
+                carried = one(b.add(index, ir.Constant(SIZE, k)), *carried)
+            return carried
+
+        found, begin = [v.real(-np.inf), v.none(), *carried], None
+        if not WIDE:  # elsewhere LLVM unrolls by itself
+            begin = b.and_(self.classes, ir.Constant(SIZE, -GROUP))
+            found = v.loop(begin, GROUP, found, several)
+        tile.second, rank, *sums = v.loop(self.classes, 1, found, one, begin)
+        tile.rank = v.counted(rank)
         return sums
 
     def sum_exps(self, tile: Tile, rows: Any) -> tuple[Any, ...]:

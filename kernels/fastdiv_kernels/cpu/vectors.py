@@ -1,9 +1,9 @@
 """Arithmetic on vectors of LANES numbers, written as LLVM IR: what LLVM does not vectorise itself.
 
-`Vectors` wraps an IR builder. Its values are `<16 x float>`, `<16 x i32>` and, of comparisons,
-`<16 x i1>`; LLVM splits them where registers are narrower. No fast-math flag is used anywhere, so
-NaN passes as IEEE 754 says: comparisons are false with NaN unless they are named `..._or_nan`.
-Which of two operands `larger` and `smaller` return where one is NaN is part of what they promise.
+`Vectors` wraps an IR builder. Its values are vectors of float, i32 and, of comparisons, i1; LLVM
+splits them where registers are narrower. No fast-math flag is used anywhere, so NaN passes as
+IEEE 754 says: comparisons are false with NaN unless they are named `..._or_nan`. Which of two
+operands `larger` and `smaller` return where one is NaN is part of what they promise.
 """
 
 import os
@@ -16,8 +16,10 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.cpu.arithmetic import IN_HARDWARE
+from fastdiv_kernels.cpu.lanes import WIDE
 
-LANES = 16
+LANES = 16 if WIDE else 8
+HELD = 0 if WIDE else 64  # constants that are kept in memory
 GROUP = 4  # columns that are turned at once: 128 bits of float32
 
 BIT, BYTE, WORD, HALF_INT = (ir.IntType(bits) for bits in (1, 8, 32, 16))
@@ -66,14 +68,33 @@ def float_below(x: float) -> float:
 class Vectors:
     """Emits IR for vectors of LANES numbers at the end of a builder's block."""
 
-    def __init__(self, builder: Any) -> None:
+    def __init__(self, builder: Any, room: Any) -> None:
         self.builder = builder
+        self.entry = builder.block
+        self.room = room
+        self.held: dict[float, int] = {}
 
     # -- constants and conversions ----------------------------------------------------------
 
     def real(self, x: float) -> Any:
-        """Return x in every lane."""
-        return ir.Constant(FLOATS, [float(np.float32(x))] * LANES)
+        """Return x in every lane.
+
+        With few registers it is read from the room (i64, HELD times 4 LANES bytes) where it is
+        used: reading it is part of most instructions, but repeating one number in all lanes is not.
+        """
+        constant = ir.Constant(FLOATS, [float(np.float32(x))] * LANES)
+        if WIDE or x == 0 or np.isnan(x):
+            return constant
+        if x not in self.held:
+            self.held[x] = len(self.held)
+            with self.builder.goto_block(self.entry):
+                self.store(constant, self.at(self.room, self.held[x], 4 * LANES), 4 * LANES)
+        return self.load(self.at(self.room, self.held[x], 4 * LANES), align=4 * LANES)
+
+    def barrier(self) -> None:
+        """Keep LLVM from reading constants before; it would read all, and then write them down."""
+        if not WIDE:
+            self.builder.fence("seq_cst", "singlethread")
 
     def whole(self, x: int) -> Any:
         """Return an int32 in every lane."""
@@ -132,6 +153,16 @@ class Vectors:
             result = self.fma(result, x, self.real(coefficient))
         return result
 
+    def by_pairs(self, x: Any, coefficients: Sequence[float]) -> Any:
+        """Return what `polynomial` does, by Estrin's scheme: pairs of terms by powers of x**2."""
+        terms = [self.real(coefficient) for coefficient in coefficients]
+        while len(terms) > 1:
+            last = terms[len(terms) // 2 * 2 :]
+            pairs = zip(terms[::2], terms[1::2], strict=False)
+            terms = [self.fma(high, x, low) for low, high in pairs] + last
+            x = self.mul(x, x)
+        return terms[0]
+
     def larger(self, a: Any, b: Any) -> Any:
         """Return the larger; b where one is NaN."""
         return self.choose(self.above(a, b), a, b)
@@ -141,6 +172,13 @@ class Vectors:
         form = ir.FunctionType(FLOATS, [FLOATS, FLOATS])
         function = self._declared(f"llvm.maxnum.v{LANES}f32", form)
         return self.builder.call(function, [a, b], fastmath=("nnan", "nsz"))
+
+    def larger_beside(self, left_out: Any, a: Any, b: Any) -> Any:
+        """Return the larger, or b where the mask `left_out` is set; b is not NaN."""
+        if WIDE:
+            return self.choose(left_out, b, self.larger_of_numbers(a, b))
+        nan = self.builder.sext(left_out, INTS)
+        return self.larger(self.from_bits(self.builder.or_(self.bits(a), nan)), b)
 
     def smaller(self, a: Any, b: Any) -> Any:
         """Return the smaller; b where one is NaN."""
@@ -192,9 +230,19 @@ class Vectors:
         bits = self.builder.bitcast(mask, ir.IntType(LANES))
         return self.builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
+    def none(self) -> Any:
+        """Return where a count starts; as floats where masks have registers: one instruction."""
+        return self.real(0) if WIDE else self.whole(0)
+
     def count(self, mask: Any, total: Any) -> Any:
-        """Return `total`, floats, one more where the mask is set: integers would take longer."""
-        return self.choose(mask, self.add(total, self.real(1)), total)
+        """Return a count, one more where the mask is set."""
+        if WIDE:
+            return self.choose(mask, self.add(total, self.real(1)), total)
+        return self.builder.sub(total, self.builder.sext(mask, INTS))
+
+    def counted(self, total: Any) -> Any:
+        """Return a count as integers."""
+        return self.builder.fptosi(total, INTS) if WIDE else total
 
     def just_below(self, x: Any) -> Any:
         """Return the next smaller number; NaN below -inf."""
@@ -219,10 +267,12 @@ class Vectors:
             r = self.fma(n, self.real(-LN2), x)
         else:
             r = self.fma(n, self.real(-LN2_LOW), self.fma(n, self.real(-LN2_HIGH), x))
-        p = self.polynomial(r, (1.0, 1.0, *EXP))
         # A product, not a sum of exponents, which could make a number of NaN.
         scale = self.from_bits(self.builder.shl(self.bits(rounded), self.whole(23)))
-        result = self.mul(p, scale)
+        if WIDE:
+            result = self.mul(self.polynomial(r, (1.0, 1.0, *EXP)), scale)
+        else:  # one more instruction, but they wait for each other less
+            result = self.fma(self.by_pairs(r, (1.0, *EXP)), self.mul(r, scale), scale)
         return result if where is None else self.choose(where, result, self.real(0))
 
     def log_of_normal(self, x: Any) -> Any:
@@ -328,16 +378,22 @@ class Vectors:
 
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
         """Return GROUP columns of LANES rows, each of GROUP floats (`<4 x float>`)."""
+        blocks = range(0, LANES, GROUP)
         quarters = []
         for k in range(GROUP):  # lane block l holds row 4 l + k
-            a, b, c, d = (rows[k + GROUP * block] for block in range(4))
-            low, high = self.shuffle(a, b, range(8)), self.shuffle(c, d, range(8))
-            quarters.append(self.shuffle(low, high, range(16)))
-        blocks = range(0, LANES, GROUP)
-        first, second = ([k for b in blocks for k in (b + j, b + j + LANES, b + j + 1, b + j + 17)]
-                         for j in (0, 2))  # fmt: skip
-        lower, upper = ([k for b in blocks for k in (b + j, b + j + 1, b + j + 16, b + j + 17)]
-                        for j in (0, 2))  # fmt: skip
+            parts = [rows[k + block] for block in blocks]
+            while len(parts) > 1:
+                lanes = range(2 * LANES // len(parts))
+                parts = [self.shuffle(*pair, lanes) for pair in zip(parts[::2], parts[1::2])]
+            quarters += parts
+        first, second = (
+            [k for b in blocks for k in (b + j, b + j + LANES, b + j + 1, b + j + 1 + LANES)]
+            for j in (0, 2)
+        )
+        lower, upper = (
+            [k for b in blocks for k in (b + j, b + j + 1, b + j + LANES, b + j + 1 + LANES)]
+            for j in (0, 2)
+        )
         columns = []
         for unpack in (first, second):
             left = self.shuffle(quarters[0], quarters[1], unpack)
@@ -348,29 +404,45 @@ class Vectors:
     # -- control ------------------------------------------------------------------------------
 
     def loop(
-        self, stop: Any, step: int, carried: Sequence[Any], body: Callable[..., Sequence[Any]]
-    ) -> list[Any]:
-        """Run `body(index, *carried)` for index (i64) 0, step, ... below stop, at least once.
+        self, stop: Any, step: int, carried: Sequence[Any], body: Callable[..., Sequence[Any]],
+        begin: Any = None,
+    ) -> list[Any]:  # fmt: skip
+        """Run `body(index, *carried)` for index (i64) begin, begin + step, ... below stop.
 
-        The body returns the next values of what is carried; the last ones are returned.
+        The body returns the next values of what is carried; the last ones are returned. Without
+        `begin` it is run from 0 and at least once.
         """
-        before, inside = self.builder.block, self.builder.append_basic_block("loop")
-        self.builder.branch(inside)
-        self.builder.position_at_end(inside)
-        values = [ir.Constant(SIZE, 0), *carried]
-        phis = [self.builder.phi(value.type) for value in values]
+        builder = self.builder
+        before, inside = builder.block, builder.append_basic_block("loop")
+        after = builder.append_basic_block("after")
+        may_skip = begin is not None
+        if begin is None:
+            begin = ir.Constant(SIZE, 0)
+            builder.branch(inside)
+        else:
+            builder.cbranch(builder.icmp_unsigned("<", begin, stop), inside, after)
+        builder.position_at_end(inside)
+        values = [begin, *carried]
+        phis = [builder.phi(value.type) for value in values]
         for phi, value in zip(phis, values, strict=True):
             phi.add_incoming(value, before)
-        index = phis[0]
         results = list(body(*phis))
-        following = self.builder.add(index, ir.Constant(SIZE, step))
+        following = builder.add(phis[0], ir.Constant(SIZE, step))
         for phi, value in zip(phis, [following, *results], strict=True):
-            phi.add_incoming(value, self.builder.block)
-        after = self.builder.append_basic_block("after")
-        more = self.builder.icmp_unsigned("<", following, stop)
-        self.builder.cbranch(more, inside, after)
-        self.builder.position_at_end(after)
-        return results
+            phi.add_incoming(value, builder.block)
+        more = builder.icmp_unsigned("<", following, stop)
+        builder.cbranch(more, inside, after)
+        end = builder.block
+        builder.position_at_end(after)
+        if not may_skip:
+            return results
+        joined = []
+        for value, result in zip(carried, results, strict=True):
+            phi = builder.phi(value.type)
+            phi.add_incoming(value, before)
+            phi.add_incoming(result, end)
+            joined.append(phi)
+        return joined
 
     def branch(
         self, condition: Any, then: Callable[[], Sequence[Any]],
