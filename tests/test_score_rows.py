@@ -142,6 +142,18 @@ def test_what_makes_a_row_invalid_is_found_wherever_it_stands(dtype, kind, bad):
     assert (status[::2] == Reason.VALID).all()
 
 
+@pytest.mark.parametrize("c", [GROUP + 5, BLOCK + 5])
+@pytest.mark.parametrize(("dtype", "quiet"), [("f4", 0x7FC00000), ("f8", 0x7FF8000000000000)])
+def test_a_nan_is_found_whatever_its_bits_say(dtype, quiet, c):
+    said = np.r_[0:600, 2 ** np.arange(10, 22)]
+    x = np.zeros((2 * len(said), c), dtype)
+    x[:, 7] = 1.0
+    bits = (said | quiet).astype(f"u{x.itemsize}").view(dtype)
+    x[:, c // 2] = np.r_[bits, -bits]
+    for kind in Kind:
+        assert (score(x, np.zeros(len(x)), kind).status == Reason.NAN).all()
+
+
 @pytest.mark.parametrize("rest", [-np.inf, np.nan])
 @pytest.mark.parametrize("kind", [Kind.LOGITS, Kind.LOGPROBS])
 @every_dtype

@@ -22,7 +22,7 @@ MASKS = (
     and "NUMBA_CPU_FEATURES" not in os.environ
     and bool(llvm.get_host_cpu_features().get("avx512f"))
 )
-BITS = 512  # of a vector of float32 or float64
+BITS = 512 if MASKS else 256  # of a vector of float32 or float64
 LOCALITY = 2  # of what is asked for: the second cache
 LINE = 64  # bytes of a line of cache
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
@@ -50,6 +50,7 @@ class Lanes:
         self.real = ir.DoubleType() if self.double else ir.FloatType()
         self.integer = INT64 if self.double else INT32
         self.bytes = stored.bitwidth // 8
+        self.real_bytes = 8 if self.double else 4
         self.width = BITS // (64 if self.double else 32)
         self.vector = ir.VectorType(self.real, self.width)
         self.integers = ir.VectorType(self.integer, self.width)
@@ -94,6 +95,12 @@ class Lanes:
         if IN_HARDWARE:
             return b.fpext(b.bitcast(words, ir.VectorType(ir.HalfType(), self.width)), self.vector)
         return self._from_half(b.zext(words, self.integers))
+
+    def store(self, x: Any, place: Any, number: int = 0) -> None:
+        """Store the vector that stands `number` vectors after a place among real numbers."""
+        b = self.builder
+        place = b.gep(b.bitcast(place, self.real.as_pointer()), [INT64(number * self.width)])
+        b.store(x, b.bitcast(place, self.vector.as_pointer()), align=self.real_bytes)
 
     def _from_half(self, wide: Any) -> Any:
         """Convert by arithmetic, as `half_to_float_by_arithmetic` does."""
@@ -161,39 +168,43 @@ class Lanes:
             )
         return b.extract_element(vector, INT32(0))
 
-    def masked(self, kept: Any, operation: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
-        """Return operation(a, b) in the lanes that are kept, a in the others.
+    def none(self) -> Any:
+        """Return where counts begin: of floats under masks, which adds to integers twice."""
+        return self.constant(0.0) if MASKS else self.whole(0)
 
-        The operation must leave a as it is where b is 0.
-        """
+    def counted(self, n: Any, also: Any) -> Any:
+        """Return counts, one more in some lanes."""
+        b = self.builder
         if MASKS:
-            return self.builder.select(kept, operation(a, b), a)
-        return operation(a, self.builder.select(kept, b, self.constant(0.0)))
+            return b.select(also, b.fadd(n, self.constant(1.0)), n)
+        return b.sub(n, b.sext(also, self.integers))
 
-    def exp_below_zero(self, d: Any) -> tuple[Any, Any]:
-        """Return e**d and where it means something: where d < 0, the result is normal, or d is NaN.
+    def sum_of_counts(self, n: Any) -> Any:
+        """Return the sum of counts, as an integer of 64 bits."""
+        b = self.builder
+        if MASKS:
+            return b.fptosi(self.fold(n, b.fadd), INT64)
+        total = self.fold(n, b.add)
+        return total if self.integer == INT64 else b.sext(total, INT64)
 
-        The sum with MAGIC rounds to the nearest integer, which is in the last bits then.
+    def exp(self, d: Any) -> Any:
+        """Return e**d for d <= 0, or NaN: 0 below the smallest normal number.
+
+        The sum with `rounds` is the nearest integer and the bias of exponents, in the last bits.
+        Multiplied, not added to the exponent, the scale leaves NaN what it is.
         """
         b = self.builder
-        magic, lowest, shift = (
-            (1.5 * 2.0**52, -708.0, 52) if self.double else (1.5 * 2.0**23, -87.0, 23)
-        )
-        t = self.fused(d, self.constant(LOG2E), self.constant(magic))
-        n = b.fsub(t, self.constant(magic))
+        bias, bits, lowest = (1023, 52, -709.0) if self.double else (127, 23, -87.9)
+        d = self.larger(self.constant(lowest), d)
+        rounds = self.constant(1.5 * 2.0**bits + bias)
+        t = self.fused(d, self.constant(LOG2E), rounds)
+        n = b.fsub(t, rounds)
         r = d
         for part in LN2_64 if self.double else LN2_32:
             r = self.fused(n, self.constant(-part), r)
         p = self._polynomial(r, (*(E_64 if self.double else E_32), 1.0, 1.0))
-        bits = b.add(
-            b.bitcast(p, self.integers), b.shl(b.bitcast(t, self.integers), self.whole(shift))
-        )
-        # Neither comparison is true of NaN when inverted, so NaN is kept.
-        kept = b.and_(
-            b.fcmp_unordered("<", d, self.constant(0.0)),
-            b.fcmp_unordered(">", d, self.constant(lowest)),
-        )
-        return b.bitcast(bits, self.vector), kept
+        scale = b.shl(b.bitcast(t, self.integers), self.whole(bits))
+        return b.fmul(p, b.bitcast(scale, self.vector))
 
     def _polynomial(self, r: Any, coefficients: Sequence[float]) -> Any:
         p = self.constant(coefficients[0])

@@ -13,9 +13,10 @@ from typing import Any
 from llvmlite import ir
 
 from fastdiv_kernels.cpu.jit import cgutils, intrinsic, types
-from fastdiv_kernels.cpu.row_lanes import INT64, LINE, Lanes
+from fastdiv_kernels.cpu.row_lanes import INT64, LINE, MASKS, Lanes
 
 GROUP = 64  # values: as many as a mask has bits
+PARTS = 4 if MASKS else 2  # of a sum, so that additions need not wait for each other
 LINES_IN_ORDER = 2  # of a group, that the first pass asks for; the second asks for the others
 
 
@@ -36,10 +37,23 @@ def values_of(typing_context: Any, array: Any) -> Any:
 
 
 @intrinsic
+def part_of(typing_context: Any, values: Any, at: Any) -> Any:
+    """Return where the value `at` of some is."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return values(values, types.int64), generate
+
+
+@intrinsic
 def block_order(
-    typing_context: Any, data: Any, at: Any, count: Any, of_label: Any, label: Any, ahead: Any
-) -> Any:
+    typing_context: Any, data: Any, at: Any, count: Any, of_label: Any, label: Any, ahead: Any,
+    room: Any,
+) -> Any:  # fmt: skip
     """Return the two largest values, where to look for the first, and how many are ahead.
+
+    The block is copied to `room`, as real numbers.
 
     The second is the largest of all but one in the same lane of one vector of the group that
     begins at the third, a place. Ahead of the label, which stands at `label`, are
@@ -52,8 +66,8 @@ def block_order(
         lanes, b = block.lanes, builder
         below = lanes.constant(float("-inf"))
         first, second = block.vectors(below), block.vectors(below)
-        where, one = block.vectors(lanes.whole(0)), lanes.constant(1.0)
-        better = [block.vectors(lanes.constant(0.0)) for _ in range(4)]
+        where = block.vectors(lanes.whole(0))
+        better = [block.vectors(lanes.none()) for _ in range(PARTS)]
         # The one that counts is loaded, which keeps choosing it off the ports that vectors need.
         thresholds = cgutils.alloca_once(b, lanes.real, size=2)
         for k, x in enumerate((lanes.next_above(args[3]), args[3])):
@@ -66,9 +80,8 @@ def block_order(
             before = b.zext(b.icmp_signed("<=", end, args[4]), INT64)
             threshold = lanes.spread(b.load(b.gep(thresholds, [before])))
             for k, x in enumerate(xs):
-                counted = b.fcmp_ordered(">=", x, threshold)
-                n = b.load(better[k % 4])
-                b.store(lanes.masked(counted, b.fadd, n, one), better[k % 4])
+                n = better[k % PARTS]
+                b.store(lanes.counted(b.load(n), b.fcmp_ordered(">=", x, threshold)), n)
             while len(xs) > 1:
                 xs = [lanes.larger(x, y) for x, y in zip(xs[::2], xs[1::2], strict=True)]
             m = b.load(first)
@@ -78,7 +91,7 @@ def block_order(
             b.store(b.select(b.fcmp_ordered(">", xs[0], m), number, b.load(where)), where)
             b.store(lanes.larger(xs[0], m), first)
 
-        block.run(visit, below, args[5], range(LINES_IN_ORDER))
+        block.run(visit, below, args[5], args[6])
         m, at_lane = b.load(first), b.load(where)
         highest = lanes.fold(m, lanes.larger)
         top = b.fcmp_ordered("==", m, lanes.spread(highest))
@@ -86,67 +99,86 @@ def block_order(
         group = lanes.fold(b.select(top, at_lane, far), lanes.least)
         there = b.and_(top, b.icmp_signed("==", at_lane, lanes.spread(group)))
         rest = lanes.fold(b.select(there, b.load(second), m), lanes.larger)
-        results = (highest, rest, block.place(group), b.fptosi(block.total(better), INT64))
+        add = b.fadd if better[0].type.pointee == lanes.vector else b.add
+        count = lanes.sum_of_counts(block.sum(better, add))
+        results = (highest, rest, block.place(group), count)
         return context.make_tuple(builder, signature.return_type, results)
 
     result = types.Tuple((of_label, of_label, types.int64, types.int64))
-    return result(data, types.int64, types.int64, of_label, types.int64, types.int64), generate
+    given = (data, types.int64, types.int64, of_label, types.int64, types.int64, room)
+    return result(*given), generate
 
 
 @intrinsic
-def block_exps(typing_context: Any, data: Any, at: Any, count: Any, m: Any, ahead: Any) -> Any:
-    """Sum u = exp(x - m), and u**2, of the values below m; NaN where a value is NaN.
+def leave_out(typing_context: Any, room: Any, count: Any, but: Any, x: Any) -> Any:
+    """Put x, which adds nothing to sums, into a copy of `count` values: for `but`, and at the end.
 
-    Where m is -inf nothing but NaN is below or above it, and the sums are 0 or NaN.
-
-    What stands `ahead` bytes after each value is asked for on the way.
+    Long before the copy is read: a vector that is read waits for what is stored into a part of it.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        block = Block(builder, signature.args[0], args)
-        lanes, b = block.lanes, builder
-        zero = lanes.constant(0.0)
-        s, q = ([block.vectors(zero) for _ in range(4)] for _ in range(2))
-        masked = b.fcmp_ordered("==", args[3], ir.Constant(lanes.real, float("-inf")))
-        m = lanes.spread(b.select(masked, ir.Constant(lanes.real, 0.0), args[3]))
+        lanes = Lanes(builder, signature.args[0].dtype)
+        room, count, but, x = args
+        lanes.store(lanes.spread(x), builder.gep(room, [count]))
+        builder.store(x, builder.gep(room, [but]))
+        return context.get_dummy_value()
 
-        def visit(xs: list[Any], start: Any) -> None:
-            for k, x in enumerate(xs):
-                u, kept = lanes.exp_below_zero(block.builder.fsub(x, m))
-                block.add(s[k % 4], q[k % 4], u, kept)
-
-        block.run(visit, lanes.constant(float("-inf")), args[4], range(LINES_IN_ORDER, 64))
-        results = [block.total(parts) for parts in (s, q)]
-        return context.make_tuple(builder, signature.return_type, results)
-
-    return types.Tuple((m, m))(data, types.int64, types.int64, m, types.int64), generate
+    return types.void(room, types.int64, types.int64, room.dtype), generate
 
 
 @intrinsic
-def block_probs(typing_context: Any, data: Any, at: Any, count: Any, m: Any, ahead: Any) -> Any:
-    """Sum x, and x**2, of the values below m, and find the smallest of all; see `block_exps`."""
+def block_exps(
+    typing_context: Any, room: Any, count: Any, m: Any, data: Any, at: Any, ahead: Any
+) -> Any:
+    """Sum u = exp(x - m), and u**2, of a copy that ends in -inf; NaN where a value is.
+
+    No value may be above m, and none matters where m is -inf. What stands `ahead` bytes after
+    the block, which is at `at` in `data`, is asked for on the way.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        block = Block(builder, signature.args[0], args)
-        lanes, b = block.lanes, builder
-        zero = lanes.constant(0.0)
-        s, q = ([block.vectors(zero) for _ in range(4)] for _ in range(2))
-        lowest = block.vectors(lanes.constant(float("inf")))
-        m = lanes.spread(args[3])
+        copy = Copy(builder, signature, args)
+        lanes, b = copy.lanes, builder
+        infinity = ir.Constant(lanes.real, float("-inf"))
+        s, q = ([copy.vectors(lanes.constant(0.0)) for _ in range(PARTS)] for _ in range(2))
+        masked = b.fcmp_ordered("==", args[2], infinity)
+        m = lanes.spread(b.select(masked, ir.Constant(lanes.real, 0.0), args[2]))
 
-        def visit(xs: list[Any], start: Any) -> None:
-            b = block.builder
+        def visit(xs: list[Any]) -> None:
             for k, x in enumerate(xs):
-                # `m` itself, as lanes that are left out are, is no less: nothing is added
-                block.add(s[k % 4], q[k % 4], x, b.fcmp_unordered("<", x, m))
+                copy.add(s[k % PARTS], q[k % PARTS], lanes.exp(b.fsub(x, m)))
+
+        copy.run(visit)
+        results = [lanes.fold(copy.sum(parts, b.fadd), b.fadd) for parts in (s, q)]
+        return context.make_tuple(builder, signature.return_type, results)
+
+    return types.Tuple((m, m))(room, types.int64, m, data, types.int64, types.int64), generate
+
+
+@intrinsic
+def block_probs(
+    typing_context: Any, room: Any, count: Any, m: Any, data: Any, at: Any, ahead: Any
+) -> Any:
+    """Sum x, and x**2, of a copy that ends in 0, and find the smallest, or 0; see `block_exps`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        copy = Copy(builder, signature, args)
+        lanes, b = copy.lanes, builder
+        zero = lanes.constant(0.0)
+        s, q = ([copy.vectors(zero) for _ in range(PARTS)] for _ in range(2))
+        lowest = copy.vectors(zero)
+
+        def visit(xs: list[Any]) -> None:
+            for k, x in enumerate(xs):
+                copy.add(s[k % PARTS], q[k % PARTS], x)
                 b.store(lanes.smaller(x, b.load(lowest)), lowest)
 
-        block.run(visit, m, args[4], range(LINES_IN_ORDER, 64))
-        results = [block.total(parts) for parts in (s, q)]
+        copy.run(visit)
+        results = [lanes.fold(copy.sum(parts, b.fadd), b.fadd) for parts in (s, q)]
         results.append(lanes.fold(b.load(lowest), lanes.smaller))
         return context.make_tuple(builder, signature.return_type, results)
 
-    return types.Tuple((m, m, m))(data, types.int64, types.int64, m, types.int64), generate
+    return types.Tuple((m, m, m))(room, types.int64, m, data, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -199,15 +231,12 @@ def bits_set(typing_context: Any, mask: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-class Block:
-    """Writes the loops over a block."""
+class Loops:
+    """Writes loops and what they carry on."""
 
-    def __init__(self, builder: Any, data: Any, args: Any) -> None:
-        """Write of the type of a pointer and the arguments (data, at, count, ...)."""
+    def __init__(self, builder: Any, stored: Any) -> None:
         self.builder = builder
-        self.lanes = Lanes(builder, data.dtype)
-        self.data = self.lanes.address(args[0], args[1])
-        self.at, self.count = args[1], args[2]
+        self.lanes = Lanes(builder, stored)
 
     def vectors(self, start: Any) -> Any:
         """Return room for a vector that is carried from one turn to the next."""
@@ -215,65 +244,15 @@ class Block:
         self.builder.store(start, room)
         return room
 
-    def add(self, s: Any, q: Any, u: Any, kept: Any) -> None:
-        """Add u and its square to two vectors, in the lanes that are kept."""
-        b, lanes = self.builder, self.lanes
-        b.store(lanes.masked(kept, b.fadd, b.load(s), u), s)
-        b.store(lanes.masked(kept, lambda q, u: lanes.fused(u, u, q), b.load(q), u), q)
-
-    def total(self, parts: list[Any]) -> Any:
-        """Return the sum over all lanes of four vectors."""
-        b = self.builder
-        a, c, d, e = (b.load(part) for part in parts)
-        return self.lanes.fold(b.fadd(b.fadd(a, c), b.fadd(d, e)), b.fadd)
-
-    def long(self, number: Any) -> Any:
-        """Return an integer as one of 64 bits."""
-        return number if number.type == INT64 else self.builder.sext(number, INT64)
-
-    def place(self, number: Any) -> Any:
-        """Return where a number of the block lies."""
-        return self.builder.add(self.at, self.long(number))
-
-    def run(
-        self, visit: Callable[[list[Any], Any], None], left_out: Any, ahead: Any, share: range
-    ) -> None:
-        """Visit all values; lanes of the last vector that had their turn are `left_out`.
-
-        Of what stands `ahead` bytes after each group some lines of cache are asked for, its
-        `share`; of what stands after vectors beside the groups, all by the pass whose share is
-        larger.
-        """
-        b, lanes = self.builder, self.lanes
-        width = INT64(lanes.width)
-        lines = range(GROUP * lanes.bytes // LINE)
-        whole = b.and_(self.count, INT64(-GROUP))
-        with self._steps(INT64(0), whole, GROUP) as start:
-            place = lanes.address(self.data, start)
-            for line in lines:
-                if line in share:
-                    lanes.prefetch(place, b.add(ahead, INT64(line * LINE)))
-            visit([lanes.load(place, k) for k in range(GROUP // lanes.width)], start)
-        alone = lines[-1] in share
-        vectors = b.and_(self.count, INT64(-lanes.width))
-        with self._steps(whole, vectors, lanes.width) as start:
-            place = lanes.address(self.data, start)
-            if alone:
-                lanes.prefetch(place, ahead)
-            visit([lanes.load(place)], start)
-        rest = b.sub(self.count, vectors)
-        with b.if_then(b.icmp_signed(">", rest, INT64(0))):
-            start = b.sub(self.count, width)
-            place = lanes.address(self.data, start)
-            if alone:
-                lanes.prefetch(place, ahead)
-            had = b.sub(width, rest)
-            had = had if lanes.integer == INT64 else b.trunc(had, lanes.integer)
-            mine = b.icmp_signed(">=", lanes.indices(), lanes.spread(had))
-            visit([b.select(mine, lanes.load(place), left_out)], start)
+    def sum(self, parts: list[Any], add: Callable[[Any, Any], Any]) -> Any:
+        """Return the sum of a power of two of vectors."""
+        xs = [self.builder.load(part) for part in parts]
+        while len(xs) > 1:
+            xs = [add(x, y) for x, y in zip(xs[::2], xs[1::2], strict=True)]
+        return xs[0]
 
     @contextmanager
-    def _steps(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
+    def steps(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
         """Write a loop over start, start + step, ..., below stop."""
         b = self.builder
         i = cgutils.alloca_once(b, INT64)
@@ -288,6 +267,90 @@ class Block:
         b.store(b.add(at, INT64(step)), i)
         b.branch(head)
         b.position_at_end(after)
+
+
+class Block(Loops):
+    """Writes the loops over a block where it is given."""
+
+    def __init__(self, builder: Any, data: Any, args: Any) -> None:
+        """Write of the type of a pointer and the arguments (data, at, count, ...)."""
+        super().__init__(builder, data.dtype)
+        self.data = self.lanes.address(args[0], args[1])
+        self.at, self.count = args[1], args[2]
+
+    def place(self, number: Any) -> Any:
+        """Return where a number of the block lies."""
+        return self.builder.add(
+            self.at, number if number.type == INT64 else self.builder.sext(number, INT64)
+        )
+
+    def run(
+        self, visit: Callable[[list[Any], Any], None], left_out: Any, ahead: Any, room: Any
+    ) -> None:
+        """Copy and visit all values; lanes of the last vector that had their turn are `left_out`.
+
+        Of what stands `ahead` bytes after each group LINES_IN_ORDER lines of cache are asked for.
+        """
+        b, lanes = self.builder, self.lanes
+        width = INT64(lanes.width)
+        whole = b.and_(self.count, INT64(-GROUP))
+        with self.steps(INT64(0), whole, GROUP) as start:
+            place = lanes.address(self.data, start)
+            for line in range(LINES_IN_ORDER):
+                lanes.prefetch(place, b.add(ahead, INT64(line * LINE)))
+            xs = [lanes.load(place, k) for k in range(GROUP // lanes.width)]
+            for k, x in enumerate(xs):
+                lanes.store(x, b.gep(room, [start]), k)
+            visit(xs, start)
+        vectors = b.and_(self.count, INT64(-lanes.width))
+        with self.steps(whole, vectors, lanes.width) as start:
+            x = lanes.load(lanes.address(self.data, start))
+            lanes.store(x, b.gep(room, [start]))
+            visit([x], start)
+        rest = b.sub(self.count, vectors)
+        with b.if_then(b.icmp_signed(">", rest, INT64(0))):
+            start = b.sub(self.count, width)
+            had = b.sub(width, rest)
+            had = had if lanes.integer == INT64 else b.trunc(had, lanes.integer)
+            mine = b.icmp_signed(">=", lanes.indices(), lanes.spread(had))
+            x = lanes.load(lanes.address(self.data, start))
+            lanes.store(x, b.gep(room, [start]))
+            visit([b.select(mine, x, left_out)], start)
+
+
+class Copy(Loops):
+    """Writes the loops over the copy of a block that `block_order` made."""
+
+    def __init__(self, builder: Any, signature: Any, args: Any) -> None:
+        """Write of the arguments (room, count, m, data, at, ahead)."""
+        super().__init__(builder, signature.args[0].dtype)
+        self.room, self.count, _, data, at, self.ahead = args
+        stored = Lanes(builder, signature.args[3].dtype)
+        self.bytes = stored.bytes
+        self.data = stored.address(data, at)
+
+    def add(self, s: Any, q: Any, u: Any) -> None:
+        """Add u and its square to two vectors."""
+        b = self.builder
+        b.store(b.fadd(b.load(s), u), s)
+        b.store(self.lanes.fused(u, u, b.load(q)), q)
+
+    def run(self, visit: Callable[[list[Any]], None]) -> None:
+        """Visit all vectors, and ask for the lines of cache that `Block.run` does not ask for."""
+        b, lanes = self.builder, self.lanes
+        lines = range(LINES_IN_ORDER, GROUP * self.bytes // LINE)
+        whole = b.and_(self.count, INT64(-GROUP))
+        with self.steps(INT64(0), whole, GROUP) as start:
+            place = b.gep(self.data, [b.mul(start, INT64(self.bytes))])
+            for line in lines:
+                lanes.prefetch(place, b.add(self.ahead, INT64(line * LINE)))
+            place = lanes.address(self.room, start)
+            visit([lanes.load(place, k) for k in range(GROUP // lanes.width)])
+        with self.steps(whole, self.count, lanes.width) as start:
+            if lines:
+                place = b.gep(self.data, [b.mul(start, INT64(self.bytes))])
+                lanes.prefetch(place, self.ahead)
+            visit([lanes.load(lanes.address(self.room, start))])
 
 
 def _group(builder: Any, signature: Any, args: Any) -> tuple[Lanes, list[Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastdiv_kernels.contract import TIE, UNNORMALIZED
+from fastdiv_kernels.cpu.addresses import address_of
 from fastdiv_kernels.cpu.arithmetic import exp, value
 from fastdiv_kernels.cpu.finish import (
     LOGITS,
@@ -21,6 +22,7 @@ from fastdiv_kernels.cpu.finish import (
     invalid,
 )
 from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.cpu.row_lanes import LINE
 from fastdiv_kernels.cpu.row_passes import (
     GROUP,
     bits_set,
@@ -29,13 +31,16 @@ from fastdiv_kernels.cpu.row_passes import (
     block_probs,
     group_equal,
     group_highest_but,
+    leave_out,
     lowest_bit,
+    part_of,
     values_of,
 )
 
 BLOCK = 1024  # values, a multiple of GROUP
-TURN = 4096  # values of rows of one block, of which the order is found before the sums
+TURN = 1024
 AT_ONCE = 64  # rows that are finished together
+PADDING = 64  # values beside a copy
 NEAR = 16384  # bytes ahead of what is worked on, that are asked for
 # A scratch, flat, so that LLVM sees that nothing overlaps: these numbers of AT_ONCE rows each.
 (
@@ -55,9 +60,17 @@ def score_rows(
     if c < GROUP:
         raise ValueError("score_rows is for rows of 64 values or more")
     data = values_of(predictions)
+    size = predictions.itemsize
     w = np.zeros(SCRATCH, dtype=loss.dtype)
     places = np.zeros(3 * AT_ONCE, dtype=np.int32)
-    per_turn = max(1, TURN // c)
+    per_turn = max(1, min(AT_ONCE, TURN // c))
+    # Rooms for copies of the rows of one turn, which begin with a line of cache.
+    each = (min(c, BLOCK) + 2 * PADDING - 1) // PADDING * PADDING
+    copies = np.empty(2 * PADDING + per_turn * each, dtype=loss.dtype)
+    before = -address_of(copies) % LINE // copies.itemsize
+    room = part_of(values_of(copies), PADDING + before)
+    nothing = w[0] if kind == PROBS else w[0] - np.inf  # to sums, of the dtype of copies
+    end = n * c
     for start in range(0, n, AT_ONCE):
         live = min(AT_ONCE, n - start)
         for turn in range(0, live, per_turn):
@@ -68,7 +81,10 @@ def score_rows(
                 y = at + (y if 0 <= y < c else 0)
                 w[OF_LABEL + lane] = value(data[y])
                 if c <= BLOCK:
-                    m, other, first, ahead = order_of_row(data, at, c, y)
+                    near = min(NEAR, (end - at - c) * size)
+                    copy = part_of(room, (i - turn) * each)
+                    m, other, first, ahead = order_of_row(data, at, c, y, near, copy)
+                    leave_out(copy, c, first, nothing)
                     w[HIGHEST + lane] = m
                     w[SECOND + lane] = other
                     places[FIRST + lane] = first
@@ -79,13 +95,17 @@ def score_rows(
                 m = w[HIGHEST + lane]
                 attained = 1
                 if c <= BLOCK:
-                    s, q, lowest = sums_of_block(data, at, c, m, kind)
+                    near = min(NEAR, (end - at - c) * size)
+                    copy = part_of(room, (i - turn) * each)
                     if w[SECOND + lane] == m:
                         attained = count_equal(data, at, c, m)
+                    s, q, lowest = sums_of_block(copy, c, attained - 1, m, kind, data, at, near)
                 else:
                     y = labels[start + i]
                     y = at + (y if 0 <= y < c else 0)
-                    m, other, first, ahead, attained, s, q, lowest = visit_row(data, at, c, y, kind)
+                    m, other, first, ahead, attained, s, q, lowest = visit_row(
+                        data, at, c, y, kind, room, nothing, end, size
+                    )
                     w[HIGHEST + lane] = m
                     w[SECOND + lane] = other
                     places[FIRST + lane] = first
@@ -134,10 +154,10 @@ def score_rows(
 
 
 @inner()
-def order_of_row(data: Any, at: Any, c: Any, label: Any) -> Any:
+def order_of_row(data: Any, at: Any, c: Any, label: Any, near: Any, copy: Any) -> Any:
     """Return maximum, second, the maximum's index and the label's rank, of a row of one block."""
     of_label = value(data[label])
-    m, other, group, ahead = block_order(data, at, c, of_label, label, NEAR)
+    m, other, group, ahead = block_order(data, at, c, of_label, label, near, copy)
     found, other = first_of_group(data, group, at + c, m, other)
     return m, other, found - at, ahead + ties_before(data, at, c, label, of_label)
 
@@ -165,16 +185,38 @@ def ties_before(data: Any, at: Any, c: Any, label: Any, of_label: Any) -> Any:
 
 
 @inner()
-def sums_of_block(data: Any, at: Any, count: Any, m: Any, kind: Any) -> Any:
-    """Return the sums relative to m of the values below it, and for probabilities the smallest."""
+def sums_of_block(
+    copy: Any, count: Any, also: Any, m: Any, kind: Any, data: Any, at: Any, near: Any
+) -> Any:
+    """Return the sums relative to m of the values below it, and for probabilities the smallest.
+
+    In the copy are `also` that are not below.
+    """
     if kind == PROBS:
-        return block_probs(data, at, count, m, NEAR)
-    s, q = block_exps(data, at, count, m, NEAR)
+        s, q, lowest = block_probs(copy, count, m, data, at, near)
+        if also > 0:
+            s -= also * m
+            q -= also * m * m
+        return s, q, lowest
+    s, q = block_exps(copy, count, m, data, at, near)
+    if also > 0:
+        s -= also
+        q -= also
     return s, q, s
 
 
 @inner()
-def visit_row(data: Any, row: Any, c: Any, label: Any, kind: Any) -> Any:
+def visit_row(
+    data: Any,
+    row: Any,
+    c: Any,
+    label: Any,
+    kind: Any,
+    room: Any,
+    nothing: Any,
+    end: Any,
+    size: Any,
+) -> Any:
     """Return maximum, second, its index, rank, how many attain it, sums and minimum of a row."""
     of_label = value(data[label])
     m = second = lowest = of_label  # of its dtype; the first block replaces them
@@ -183,13 +225,16 @@ def visit_row(data: Any, row: Any, c: Any, label: Any, kind: Any) -> Any:
     ahead = ties_before(data, row, c, label, of_label)
     for at in range(row, row + c, BLOCK):
         count = min(BLOCK, row + c - at)
-        highest, other, group, more = block_order(data, at, count, of_label, label, NEAR)
+        near = min(NEAR, (end - at - count) * size)
+        highest, other, group, more = block_order(data, at, count, of_label, label, near, room)
         ahead += more
+        but, also = count, 0
         if at == row or highest >= m:
             found, other = first_of_group(data, group, row + c, highest, other)
             here = 1
             if other == highest:
                 here = count_equal(data, at, count, highest)
+            but, also = found - at, here - 1
             if at == row:
                 m, second, attained, first = highest, other, here, found
             elif highest > m:
@@ -205,9 +250,11 @@ def visit_row(data: Any, row: Any, c: Any, label: Any, kind: Any) -> Any:
             else:
                 attained += here
                 second = m
+                but, also = count, here
         else:
             second = max(second, highest)
-        part, squares, least = sums_of_block(data, at, count, m, kind)
+        leave_out(room, count, but, nothing)
+        part, squares, least = sums_of_block(room, count, also, m, kind, data, at, near)
         lowest = least if at == row or least < lowest else lowest
         s += part
         q += squares
