@@ -15,13 +15,14 @@ from fastdiv_kernels.contract import (
 from fastdiv_kernels.cpu.cache import numba_version
 from fastdiv_kernels.cpu.classes import tally_classes
 from fastdiv_kernels.cpu.distributions import distributions
+from fastdiv_kernels.cpu.histories import dynamics
 from fastdiv_kernels.cpu.machine_code import ANY_PLACE
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import STORED, few_kernel_for, is_few, kernel_for
 from fastdiv_kernels.cpu.tally import tally
 from fastdiv_kernels.cpu.temper import temper_curves, temper_pairs, temper_vectors
 from fastdiv_kernels.cpu.temperatures import tally_curves, tally_pairs, tally_vectors
-from fastdiv_kernels.cpu.transitions import dynamics, transitions
+from fastdiv_kernels.cpu.transitions import transitions
 from fastdiv_kernels.grid import weights
 
 __all__ = [

@@ -47,6 +47,14 @@ TWO = np.float32(2.0)
 ZERO = np.float32(0.0)
 INFINITY = np.float32(np.inf)
 
+LOG2E_64 = 1.4426950408889634
+EXP_LOWEST_64 = -746.0
+# e**r for -ln(2)/2 <= r <= ln(2)/2, from the first power on.
+EXP_64 = (
+    1.0, 1.0, 0.500000000000000562, 0.16666666666666671, 0.0416666666665731426,
+    0.00833333333332614088, 0.00138888889324885982, 0.00019841269874800492, 0.0000248015043046997,
+    2.75572554257464343e-6, 2.76263572414472229e-7, 2.51052063739570111e-8,
+)  # fmt: skip
 LN2_HIGH_64 = 0.693145751953125  # 21 bits
 LN2_LOW_64 = 1.42860682030941723212e-6
 SQRT_HALF_BITS_64 = np.int64(0x3FE6A09E667F3BCD)
@@ -89,15 +97,15 @@ def exp_32(x: Any) -> Any:
 @inner("contract")
 def exp_64(x: Any) -> Any:
     """Return e**x for float64 x <= 709; 0 below the smallest normal number; no NaN comes out."""
-    x = x if x > -746.0 else -746.0
-    n = np.floor(x * 1.4426950408889634 + 0.5)
+    x = x if x > EXP_LOWEST_64 else EXP_LOWEST_64
+    n = np.floor(x * LOG2E_64 + 0.5)
     r = (x - n * LN2_HIGH_64) - n * LN2_LOW_64
-    p = 2.75572554257464343e-6 + r * (2.76263572414472229e-7 + r * 2.51052063739570111e-8)
-    p = 0.00019841269874800492 + r * (0.0000248015043046997 + r * p)
-    p = 0.00833333333332614088 + r * (0.00138888889324885982 + r * p)
-    p = 0.16666666666666671 + r * (0.0416666666665731426 + r * p)
-    p = 1.0 + r * (0.500000000000000562 + r * p)
-    p = 1.0 + r * p
+    p = EXP_64[9] + r * (EXP_64[10] + r * EXP_64[11])
+    p = EXP_64[7] + r * (EXP_64[8] + r * p)
+    p = EXP_64[5] + r * (EXP_64[6] + r * p)
+    p = EXP_64[3] + r * (EXP_64[4] + r * p)
+    p = EXP_64[1] + r * (EXP_64[2] + r * p)
+    p = EXP_64[0] + r * p
     scale = as_float((np.int64(n) + np.int64(1023)) << np.int64(52))
     return p * scale if n >= -1022.0 else 0.0
 

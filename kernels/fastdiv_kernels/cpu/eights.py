@@ -171,6 +171,15 @@ class Eight:
         """Return which integers of 32 bits are equal."""
         return self.mask(self.builder.icmp_signed("==", a, b))
 
+    def is_zero(self, x: Any) -> Any:
+        """Return which integers of 64 bits are 0: a mask of as many."""
+        return self.wide(self.builder.icmp_signed("==", x, self.every(I64, 0)))
+
+    def blend(self, mask: Any, x: Any, other: Any) -> Any:
+        """Return one vector where a mask of 64 bits is set, another elsewhere."""
+        negative = self.builder.icmp_signed("<", mask, self.every(I64, 0))
+        return self.builder.select(negative, x, other)
+
     def chosen(self, mask: Any, x: Any, other: Any) -> Any:
         """Return one vector of integers where a mask of their width is set, another elsewhere."""
         difference = self.builder.xor(x, other)

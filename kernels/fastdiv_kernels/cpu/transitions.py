@@ -1,4 +1,4 @@
-"""`transitions`, `dynamics`: the same samples from one epoch to the next."""
+"""`transitions`: the same samples in two epochs."""
 
 import functools
 from typing import Any
@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 
 from fastdiv_kernels.contract import CORRECT, PRESENT, REASON, Cell, PairCount
-from fastdiv_kernels.cpu.arithmetic import exp_64
 from fastdiv_kernels.cpu.eights import (
     EIGHT,
     I32,
     I64,
-    VALID,
     Eight,
     data_of,
     padded,
@@ -189,70 +187,3 @@ def scatter(
 
     numbers = (types.uint64, types.uint64)
     return types.void(loss_from, loss_to, *numbers, cells, table), generate
-
-
-@kernel
-def dynamics(
-    epoch: Any, loss: Any, margin: Any, predicted: Any, labels: Any, flags: Any, records: Any
-) -> None:
-    """Carry each sample's history on by one epoch; see the contract."""
-    p = np.zeros(TILE, np.float64)
-    n = np.uint64(len(flags))
-    for at in range(np.uint64(0), n, np.uint64(TILE)):
-        rows = min(np.uint64(TILE), n - at)
-        find_probabilities(loss, at, rows, p)
-        carry_on_tile(epoch, loss, p, margin, predicted, labels, flags, at, rows, records)
-
-
-@kernel  # inlined, its polynomial's coefficients would be kept in registers during the other loop
-def find_probabilities(loss: Any, at: Any, rows: Any, p: Any) -> None:
-    """Write the label's probability to p (TILE,) for each row of a tile."""
-    for i in range(rows):
-        p[i] = exp_64(-np.float64(loss[at + i]))
-
-
-@kernel
-def carry_on_tile(
-    epoch: Any, loss: Any, p: Any, margin: Any, predicted: Any, labels: Any, flags: Any, at: Any,
-    rows: Any, records: Any,
-) -> None:  # fmt: skip
-    """Add one epoch to the records of a tile's valid rows, with p (TILE,) as it was found."""
-    for i in range(rows):
-        row = at + i
-        if flags[row] & VALID == PRESENT:
-            right = (flags[row] >> RIGHT_BIT) & 1
-            carry_on(
-                records[row], epoch, loss[row], p[i], margin[row], predicted[row], labels[row],
-                right,
-            )  # fmt: skip
-
-
-@inner()
-def carry_on(
-    record: Any, epoch: Any, loss: Any, p: Any, margin: Any, predicted: Any, label: Any, right: Any
-) -> None:  # fmt: skip
-    """Add one epoch to one record, without branches, which would be hard to predict.
-
-    right is 0 or 1.
-    """
-    n_epochs, n_right, n_margin = record.n_epochs, record.n_right, record.n_margin
-    mean_p, margin_sum = record.mean_p, record.margin_sum
-    was_right = np.int64((n_epochs > 0) & (record.last_predicted == record.label))
-    finite = abs(margin) < np.inf
-    difference = p - mean_p
-    mean_after = mean_p + difference / (n_epochs + 1)
-    first = -np.int64(right * (n_right == 0))  # all bits, or none
-    first_right = (epoch & first) | (record.first_right & ~first)
-    forgetting = record.forgetting + was_right * (1 - right)
-    m2_p = record.m2_p + difference * (p - mean_after)
-    record.mean_p = mean_after
-    record.m2_p = m2_p
-    record.margin_sum = margin_sum + np.float64(margin) if finite else margin_sum
-    record.last_loss = np.float64(loss)
-    record.first_right = first_right
-    record.n_epochs = n_epochs + 1
-    record.n_right = n_right + right
-    record.n_margin = n_margin + (1 if finite else 0)
-    record.forgetting = forgetting
-    record.last_predicted = predicted
-    record.label = label
