@@ -12,7 +12,7 @@ from fastdiv_kernels.cpu.eights import (
     I64,
     ROWS,
     VALID,
-    Eight,
+    Rows,
     data_of,
     padded,
     whole_eights,
@@ -125,7 +125,7 @@ def find_keys(
         loss, predicted, labels, flags, at, rows, last, *found = data_of(
             context, builder, signature, args
         )
-        lanes = Eight(builder)
+        lanes = Rows(builder)
         odd = lanes.places(1, I32)[0]
         last = lanes.splat(last)
         with lanes.each(at, rows) as (before, i):
@@ -153,7 +153,7 @@ def scatter(
         loss, flags, at, rows, keys, predicted_keys, table, predictions = data_of(
             context, builder, signature, args
         )
-        lanes = Eight(builder)
+        lanes = Rows(builder)
         with lanes.each(at, rows) as (before, i):
             add_loss_rows(lanes, loss, flags, i, keys, before, table)
             for row in range(ROWS):

@@ -20,7 +20,7 @@ from fastdiv_kernels.cpu.eights import (
     I64,
     ROWS,
     VALID,
-    Eight,
+    Rows,
     data_of,
     padded,
     whole_eights,
@@ -144,7 +144,7 @@ def find_loss_keys(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loss, flags, at, rows, keys = data_of(context, builder, signature, args)
-        lanes = Eight(builder)
+        lanes = Rows(builder)
         odd = lanes.places(1, I32)[0]
         with lanes.each(at, rows) as (before, i):
             own, x = lanes.flags(flags, i), lanes.load(loss, i)
@@ -175,7 +175,7 @@ def scatter(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loss, flags, at, rows, keys, table = data_of(context, builder, signature, args)
-        lanes = Eight(builder)
+        lanes = Rows(builder)
         with lanes.each(at, rows) as (before, i):
             add_loss_rows(lanes, loss, flags, i, keys, before, table)
         return context.get_dummy_value()

@@ -1,4 +1,4 @@
-"""Eight rows at once, as instructions given to an LLVM builder: columns, flags, exact integers.
+"""Rows rows at once, as instructions given to an LLVM builder: columns, flags, exact integers.
 
 Vectors have eight lanes whatever the processor: 64-bit lanes are one register where there is
 AVX-512, two with AVX2. Masks are integers of a lane's width, all bits or none, made by arithmetic:
@@ -69,26 +69,31 @@ def padded(x: Any, at: Any, rows: Any) -> Any:
     return room
 
 
-class Eight:
-    """Instructions on vectors of eight rows."""
+class Rows:
+    """Instructions on vectors of eight rows, or of fewer."""
 
-    def __init__(self, builder: Any) -> None:
+    def __init__(self, builder: Any, count: int = ROWS) -> None:
         self.builder = builder
+        self.count = count
+
+    def vector(self, element: Any) -> Any:
+        """Return the type of vectors of an element."""
+        return ir.VectorType(element, self.count)
 
     def every(self, element: Any, x: Any) -> Any:
         """Return a constant in all lanes."""
-        return ir.Constant(ir.VectorType(element, ROWS), [x] * ROWS)
+        return ir.Constant(self.vector(element), [x] * self.count)
 
     def splat(self, x: Any) -> Any:
         """Return a value in all lanes."""
-        none = ir.Constant(ir.VectorType(x.type, ROWS), ir.Undefined)
+        none = ir.Constant(self.vector(x.type), ir.Undefined)
         first = self.builder.insert_element(none, x, ir.Constant(I32, 0))
         return self.builder.shuffle_vector(first, none, self.every(I32, 0))
 
     def load(self, data: Any, at: Any) -> Any:
         """Load elements of an array's data from `at` on; they may lie anywhere."""
         pointer = self.builder.gep(data, [at])
-        vector = ir.VectorType(data.type.pointee, ROWS).as_pointer()
+        vector = self.vector(data.type.pointee).as_pointer()
         return self.builder.load(self.builder.bitcast(pointer, vector), align=1)
 
     def store(self, x: Any, data: Any, at: Any) -> None:
@@ -98,7 +103,7 @@ class Eight:
 
     def flags(self, data: Any, at: Any) -> Any:
         """Load flags, one to a lane of 32 bits."""
-        return self.builder.zext(self.load(data, at), ir.VectorType(I32, ROWS))
+        return self.builder.zext(self.load(data, at), self.vector(I32))
 
     def below(self, x: Any, limit: int) -> Any:
         """Return which integers, 0 or more, are below a number: a mask.
@@ -110,13 +115,13 @@ class Eight:
 
     def mask(self, condition: Any) -> Any:
         """Return a condition as a mask of 32 bits."""
-        return self.builder.sext(condition, ir.VectorType(I32, ROWS))
+        return self.builder.sext(condition, self.vector(I32))
 
     def wide(self, mask: Any) -> Any:
         """Return a mask as one of 64 bits."""
-        if mask.type == ir.VectorType(I64, ROWS):
+        if mask.type == self.vector(I64):
             return mask
-        return self.builder.sext(mask, ir.VectorType(I64, ROWS))
+        return self.builder.sext(mask, self.vector(I64))
 
     def valid(self, flags: Any) -> Any:
         """Return which rows are valid."""
@@ -131,7 +136,7 @@ class Eight:
     def ints(self, x: Any) -> Any:
         """Return the bits of floats or doubles."""
         element = I32 if x.type.element == FLOAT else I64
-        return self.builder.bitcast(x, ir.VectorType(element, ROWS))
+        return self.builder.bitcast(x, self.vector(element))
 
     def kept(self, x: Any, mask: Any) -> Any:
         """Return floats or doubles where a mask of their width is set, 0 elsewhere."""
@@ -141,7 +146,7 @@ class Eight:
         """Return numbers as doubles."""
         if x.type.element == DOUBLE:
             return x
-        return self.builder.fpext(x, ir.VectorType(DOUBLE, ROWS))
+        return self.builder.fpext(x, self.vector(DOUBLE))
 
     def between(self, x: Any, least: int, limit: int) -> Any:
         """Return which integers, 0 or more, are at least one number and below another."""
@@ -172,8 +177,8 @@ class Eight:
         return self.mask(self.builder.icmp_signed("==", a, b))
 
     def is_zero(self, x: Any) -> Any:
-        """Return which integers of 64 bits are 0: a mask of as many."""
-        return self.wide(self.builder.icmp_signed("==", x, self.every(I64, 0)))
+        """Return which integers of 64 bits, 0 or more, are 0: a mask of as many; see `below`."""
+        return self.builder.ashr(self.builder.sub(x, self.every(I64, 1)), self.every(I64, 63))
 
     def blend(self, mask: Any, x: Any, other: Any) -> Any:
         """Return one vector where a mask of 64 bits is set, another elsewhere."""
@@ -196,7 +201,7 @@ class Eight:
     def _over_lanes(self, operation: str, x: Any) -> Any:
         element = x.type.element
         form = ir.FunctionType(element, [x.type])
-        name = f"llvm.vector.reduce.{operation}.v{ROWS}i{element.width}"
+        name = f"llvm.vector.reduce.{operation}.v{self.count}i{element.width}"
         function = cgutils.get_or_insert_function(self.builder.module, form, name)
         return self.builder.call(function, [x])
 

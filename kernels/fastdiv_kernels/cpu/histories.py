@@ -1,6 +1,6 @@
 """`dynamics`: the history of each sample, carried on from epoch to epoch.
 
-A record is a cache line, eight words of 64 bits. Eight records become eight columns of words in
+A record is a cache line, eight words of 64 bits. Rows records become eight columns of words in
 registers, are carried on without branches, and become records again; of rows that are not valid
 the words stay as they were.
 """
@@ -27,12 +27,13 @@ from fastdiv_kernels.cpu.eights import (
     INFINITY,
     MAGNITUDE,
     ROWS,
-    Eight,
+    Rows,
     bits_64,
     data_of,
     padded,
 )
 from fastdiv_kernels.cpu.jit import cgutils, intrinsic, kernel, types
+from fastdiv_kernels.cpu.lanes import WIDE
 
 # Words of a record: four doubles, the epoch, and pairs of 32 bits, the first in the low half.
 WORDS = 8
@@ -41,7 +42,9 @@ assert DYNAMICS.names == ("mean_p", "m2_p", "margin_sum", "last_loss", *PAIRS)
 assert DYNAMICS.itemsize == 8 * WORDS
 RECORD = np.uint64(DYNAMICS.itemsize)
 EIGHT = np.uint64(ROWS)
+AT_ONCE = ROWS if WIDE else 4  # rows, whose words fit the registers
 START = np.uint64(0)
+TILE = 512  # rows
 RIGHT_BIT = CORRECT.bit_length() - 1
 HALF = 32
 LOW_HALF = (1 << HALF) - 1
@@ -77,52 +80,78 @@ def carry_on(
     epoch: Any, loss: Any, margin: Any, predicted: Any, labels: Any, flags: Any, rows: Any, at: Any
 ) -> None:  # fmt: skip
     """Add one epoch to the records at an address, whole eights."""
-    carry_on_eights(epoch, loss, margin, predicted, labels, flags, rows, at)
+    p = np.empty(TILE, np.float64)
+    for first in range(START, rows, np.uint64(TILE)):
+        tile = min(np.uint64(TILE), rows - first)
+        find_probabilities(loss, first, tile, p)
+        place = at + RECORD * first
+        carry_on_tile(epoch, loss, p, margin, predicted, labels, flags, first, tile, place)
 
 
 @intrinsic
-def carry_on_eights(
-    typing_context: Any, epoch: Any, loss: Any, margin: Any, predicted: Any, labels: Any,
-    flags: Any, rows: Any, at: Any,
-) -> Any:  # fmt: skip
-    """Add one epoch to records, eight at once."""
+def find_probabilities(typing_context: Any, loss: Any, at: Any, rows: Any, p: Any) -> Any:
+    """Write the label's probability of rows to p; in a loop of its own there are two at once."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        epoch, *columns, rows, at = data_of(context, builder, signature, args)
-        lanes = Eight(builder)
-        epoch = lanes.splat(epoch)
-        with lanes.each(ir.Constant(I64, 0), rows) as (i, _):
-            own = lanes.flags(columns[-1], i)
-            valid = lanes.valid(own)
-            some = builder.icmp_signed("!=", lanes.any(valid), ir.Constant(I32, 0))
-            with builder.if_then(some, likely=True):
-                place = builder.add(at, builder.mul(i, ir.Constant(I64, int(RECORD))))
-                before = records_at(lanes, place)
-                loss, margin, predicted, labels = (lanes.load(x, i) for x in columns[:-1])
-                right = lanes.has(own, RIGHT_BIT)
-                after = carried_on(lanes, before, epoch, loss, margin, predicted, labels, right)
-                valid = lanes.wide(valid)
-                chosen = [lanes.blend(valid, b, a) for a, b in zip(before, after, strict=True)]
-                write_records(lanes, place, chosen)
+        loss, at, rows, p = data_of(context, builder, signature, args)
+        lanes = Rows(builder)
+        with lanes.each(at, rows) as (before, i):
+            x = builder.fsub(lanes.every(DOUBLE, -0.0), lanes.double(lanes.load(loss, i)))
+            lanes.store(exponential(lanes, x), p, before)
         return context.get_dummy_value()
 
-    columns = (loss, margin, predicted, labels, flags)
-    return types.void(types.int64, *columns, types.uint64, types.uint64), generate
+    return types.void(loss, types.uint64, types.uint64, p), generate
+
+
+@intrinsic
+def carry_on_tile(
+    typing_context: Any, epoch: Any, loss: Any, p: Any, margin: Any, predicted: Any, labels: Any,
+    flags: Any, at: Any, rows: Any, records: Any,
+) -> Any:  # fmt: skip
+    """Add one epoch to the records at an address, of rows from `at`, whose p are known."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        epoch, loss, p, *columns, at, rows, records = data_of(context, builder, signature, args)
+        lanes = Rows(builder, AT_ONCE)
+        epoch = lanes.splat(epoch)
+        with lanes.each(at, rows) as (before, eight):
+            for first in range(0, ROWS, AT_ONCE):
+                i = builder.add(eight, ir.Constant(I64, first))
+                tile_row = builder.add(before, ir.Constant(I64, first))
+                own = lanes.flags(columns[-1], i)
+                valid = lanes.valid(own)
+                some = builder.icmp_signed("!=", lanes.any(valid), ir.Constant(I32, 0))
+                with builder.if_then(some, likely=True):
+                    place = builder.mul(tile_row, ir.Constant(I64, int(RECORD)))
+                    place = builder.add(records, place)
+                    words = records_at(lanes, place)
+                    given = [lanes.load(x, i) for x in (loss, *columns[:-1])]
+                    given.append(lanes.has(own, RIGHT_BIT))
+                    after = carried_on(lanes, words, epoch, lanes.load(p, tile_row), given)
+                    mask = lanes.wide(valid)
+                    chosen = [lanes.blend(mask, b, a) for a, b in zip(words, after, strict=True)]
+                    write_records(lanes, place, chosen)
+        return context.get_dummy_value()
+
+    columns = (loss, p, margin, predicted, labels, flags)
+    return types.void(types.int64, *columns, types.uint64, types.uint64, types.uint64), generate
 
 
 def carried_on(
-    lanes: Eight, words: Sequence[Any], epoch: Any, loss: Any, margin: Any, predicted: Any,
-    labels: Any, right: Any,
-) -> list[Any]:  # fmt: skip
-    """Return words of records one epoch on, all as integers; `right` is a mask of 32 bits."""
+    lanes: Rows, words: Sequence[Any], epoch: Any, p: Any, given: Sequence[Any]
+) -> list[Any]:
+    """Return words of records one epoch on, all as integers.
+
+    Given are losses, margins, predictions, labels, and which rows are right: a mask of 32 bits.
+    """
+    loss, margin, predicted, labels, right = given
     builder = lanes.builder
-    doubles = ir.VectorType(DOUBLE, ROWS)
+    doubles = lanes.vector(DOUBLE)
     mean, m2, margin_sum = (builder.bitcast(x, doubles) for x in words[:3])
     _, _, _, _, first_right, seen, kept, last = words
     loss, right = lanes.double(loss), lanes.wide(right)
     one, high, low = (lanes.every(I64, x) for x in (1, 1 << HALF, LOW_HALF))
     half = lanes.every(I64, HALF)
-    p = exponential(lanes, builder.fsub(lanes.every(DOUBLE, -0.0), loss))
     n = builder.and_(builder.add(seen, one), low)
     divisor = builder.bitcast(builder.or_(n, lanes.every(I64, bits_64(INTEGER))), doubles)
     divisor = builder.fsub(divisor, lanes.every(DOUBLE, INTEGER))
@@ -140,13 +169,13 @@ def carried_on(
     forgotten = builder.and_(was_right, builder.not_(right))
     seen = builder.add(builder.add(seen, one), builder.and_(right, high))
     kept = builder.add(builder.add(kept, builder.and_(finite, one)), builder.and_(forgotten, high))
-    wide = ir.VectorType(I64, ROWS)
+    wide = lanes.vector(I64)
     last = builder.or_(builder.zext(predicted, wide), builder.shl(builder.zext(labels, wide), half))
     floats = [lanes.ints(x) for x in (mean, m2, margin_sum, loss)]
     return [*floats, first_right, seen, kept, last]
 
 
-def exponential(lanes: Eight, x: Any) -> Any:
+def exponential(lanes: Rows, x: Any) -> Any:
     """Return e**x as `arithmetic.exp_64` does, for x of about 0 and below."""
     builder = lanes.builder
 
@@ -154,7 +183,7 @@ def exponential(lanes: Eight, x: Any) -> Any:
         return lanes.every(DOUBLE, number)
 
     form = ir.FunctionType(x.type, [x.type] * 3)
-    name = f"llvm.fmuladd.v{ROWS}f64"
+    name = f"llvm.fmuladd.v{lanes.count}f64"
     fused = cgutils.get_or_insert_function(builder.module, form, name)
     x = builder.select(builder.fcmp_ordered(">", x, every(EXP_LOWEST_64)), x, every(EXP_LOWEST_64))
     shifted = builder.call(fused, [x, every(LOG2E_64), every(ROUND)])
@@ -170,7 +199,7 @@ def exponential(lanes: Eight, x: Any) -> Any:
     return builder.select(normal, builder.fmul(p, scale), every(0.0))
 
 
-def transposed(lanes: Eight, rows: Sequence[Any]) -> list[Any]:
+def transposed(lanes: Rows, rows: Sequence[Any]) -> list[Any]:
     """Return four vectors of four words as their columns."""
     builder = lanes.builder
 
@@ -184,32 +213,32 @@ def transposed(lanes: Eight, rows: Sequence[Any]) -> list[Any]:
     return [shuffled(pair[0], pair[1], order) for order in orders for pair in (even, odd)]
 
 
-def halves_at(lanes: Eight, at: Any) -> list[list[Any]]:
-    """Return the pointers to the halves of eight records at an address."""
+def halves_at(lanes: Rows, at: Any) -> list[list[Any]]:
+    """Return the pointers to the halves of records at an address."""
     four = ir.VectorType(I64, 4).as_pointer()
     first = lanes.builder.inttoptr(at, four)
     return [
-        [lanes.builder.gep(first, [ir.Constant(I64, 2 * row + half)]) for row in range(ROWS)]
+        [lanes.builder.gep(first, [ir.Constant(I64, 2 * row + half)]) for row in range(lanes.count)]
         for half in range(2)
     ]
 
 
-def records_at(lanes: Eight, at: Any) -> list[Any]:
-    """Load eight records as columns of their words."""
+def records_at(lanes: Rows, at: Any) -> list[Any]:
+    """Load records as columns of their words."""
     builder, words = lanes.builder, []
     for places in halves_at(lanes, at):
         rows = [builder.load(place, align=1) for place in places]
-        halves = zip(transposed(lanes, rows[:4]), transposed(lanes, rows[4:]), strict=True)
-        order = ir.Constant(ir.VectorType(I32, ROWS), list(range(ROWS)))
-        words += [builder.shuffle_vector(a, b, order) for a, b in halves]
+        parts = [transposed(lanes, rows[i : i + 4]) for i in range(0, lanes.count, 4)]
+        order = ir.Constant(ir.VectorType(I32, lanes.count), list(range(lanes.count)))
+        words += [builder.shuffle_vector(x[0], x[-1], order) for x in zip(*parts, strict=True)]
     return words
 
 
-def write_records(lanes: Eight, at: Any, words: Sequence[Any]) -> None:
-    """Store columns of words as eight records."""
+def write_records(lanes: Rows, at: Any, words: Sequence[Any]) -> None:
+    """Store columns of words as records."""
     builder = lanes.builder
     for half, places in enumerate(halves_at(lanes, at)):
-        for first in (0, 4):
+        for first in range(0, lanes.count, 4):
             part = ir.Constant(ir.VectorType(I32, 4), list(range(first, first + 4)))
             columns = [builder.shuffle_vector(x, x, part) for x in words[4 * half : 4 * half + 4]]
             for place, row in zip(places[first:], transposed(lanes, columns), strict=False):

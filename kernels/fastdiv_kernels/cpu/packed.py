@@ -18,7 +18,7 @@ from fastdiv_kernels.cpu.eights import (
     MAGNITUDE,
     ROWS,
     VALID,
-    Eight,
+    Rows,
     bits_32,
     data_of,
 )
@@ -72,7 +72,7 @@ def pack_confidences(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         confidence, flags, at, rows, keys, words = data_of(context, builder, signature, args)
-        lanes = Eight(builder)
+        lanes = Rows(builder)
         odd = lanes.places(1, I32)[0]
         wide = ir.VectorType(I64, ROWS)
         rounding = lanes.every(DOUBLE, ROUND)

@@ -21,7 +21,7 @@ from fastdiv_kernels.cpu.eights import (
     I64,
     MAGNITUDE,
     ROWS,
-    Eight,
+    Rows,
     bits_32,
     bits_64,
 )
@@ -42,7 +42,7 @@ RIGHT_BIT = CORRECT.bit_length() - 1
 RIGHT_AT = 32  # in a word of counts, above that of rows
 
 
-def parts(lanes: Eight, x: Any) -> list[Any]:
+def parts(lanes: Rows, x: Any) -> list[Any]:
     """Return doubles in three parts, as bits of what rounded them."""
     builder, found = lanes.builder, []
     for rounding in ROUNDS:
@@ -52,7 +52,7 @@ def parts(lanes: Eight, x: Any) -> list[Any]:
     return found
 
 
-def without_rounding(lanes: Eight, found: Sequence[Any]) -> list[Any]:
+def without_rounding(lanes: Rows, found: Sequence[Any]) -> list[Any]:
     """Return the parts themselves."""
     return [
         lanes.builder.sub(part, lanes.every(I64, bits_64(rounding)))
@@ -60,7 +60,7 @@ def without_rounding(lanes: Eight, found: Sequence[Any]) -> list[Any]:
     ]
 
 
-def is_whole(lanes: Eight, x: Any) -> Any:
+def is_whole(lanes: Rows, x: Any) -> Any:
     """Return which floats or doubles are the sum of their parts: a mask of 32 bits."""
     builder = lanes.builder
     if x.type.element == FLOAT:
@@ -76,7 +76,7 @@ def is_whole(lanes: Eight, x: Any) -> Any:
     return lanes.mask(builder.and_(exact, near))
 
 
-def one_each(lanes: Eight, flags: Any) -> Any:
+def one_each(lanes: Rows, flags: Any) -> Any:
     """Return words of counts for rows with flags in lanes of 32 bits: a row, right or not."""
     builder = lanes.builder
     right = builder.and_(flags, lanes.every(I32, CORRECT))
@@ -85,7 +85,7 @@ def one_each(lanes: Eight, flags: Any) -> Any:
     return builder.or_(right, lanes.every(I64, 1))
 
 
-def add_rows(lanes: Eight, words: Sequence[Any], keys: Any, at: Any, table: Any) -> None:
+def add_rows(lanes: Rows, words: Sequence[Any], keys: Any, at: Any, table: Any) -> None:
     """Add four vectors of words to those of rows' keys (int32, from `at`) in a table."""
     builder = lanes.builder
     four = ir.VectorType(I64, WORDS)
@@ -101,7 +101,7 @@ def add_rows(lanes: Eight, words: Sequence[Any], keys: Any, at: Any, table: Any)
 
 
 def add_loss_rows(
-    lanes: Eight, loss: Any, flags: Any, i: Any, keys: Any, at: Any, table: Any
+    lanes: Rows, loss: Any, flags: Any, i: Any, keys: Any, at: Any, table: Any
 ) -> None:  # fmt: skip
     """Add losses of eight rows from i, with counts, to the words of keys from `at`."""
     found = parts(lanes, lanes.double(lanes.load(loss, i)))

@@ -10,7 +10,7 @@ from fastdiv_kernels.cpu.eights import (
     EIGHT,
     I32,
     I64,
-    Eight,
+    Rows,
     data_of,
     padded,
     whole_eights,
@@ -146,7 +146,7 @@ def find_cells(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         *columns, at, rows, cells = data_of(context, builder, signature, args)
-        lanes = Eight(builder)
+        lanes = Rows(builder)
         odd = lanes.places(1, I32)[0]
         one, four = lanes.every(I32, WR - RR - 1), lanes.every(I32, WW_CHANGED)
         with lanes.each(at, rows) as (before, i):
@@ -177,7 +177,7 @@ def scatter(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loss_from, loss_to, at, rows, cells, table = data_of(context, builder, signature, args)
-        lanes = Eight(builder)
+        lanes = Rows(builder)
         with lanes.each(at, rows) as (before, i):
             split = functools.partial(parts, lanes)
             losses = (lanes.double(lanes.load(x, i)) for x in (loss_from, loss_to))

@@ -28,7 +28,7 @@ from fastdiv_kernels.cpu.eights import (
     ROUND_COARSE,
     ROUND_FINE,
     VALID,
-    Eight,
+    Rows,
     bits_32,
     bits_64,
     data_of,
@@ -153,11 +153,11 @@ def totals_of(small: bool, apart: bool) -> Any:
     are not finite: then it is what lies below the window that is added, times a power of two.
     """
 
-    def parts(lanes: Eight, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
+    def parts(lanes: Rows, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
         """Return a column's bits of shifted and shifted rest, what is left, what is not finite."""
         return (parts_32 if x.type.element == FLOAT else parts_64)(lanes, x, valid)
 
-    def parts_32(lanes: Eight, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
+    def parts_32(lanes: Rows, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
         builder = lanes.builder
         bits = builder.and_(lanes.ints(x), lanes.every(I32, MAGNITUDE))
         least, limit = bits_32(LEAST), bits_32(LIMIT)
@@ -174,7 +174,7 @@ def totals_of(small: bool, apart: bool) -> Any:
         shifted, shifted_rest, _ = lanes.split(d)
         return lanes.ints(shifted), lanes.ints(shifted_rest), left, beyond
 
-    def parts_64(lanes: Eight, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
+    def parts_64(lanes: Rows, x: Any, valid: Any) -> tuple[Any, Any, Any, Any]:
         builder = lanes.builder
         d, beyond = lanes.kept(x, lanes.wide(valid)), None
         shifted, shifted_rest, rest = lanes.split(d)
@@ -195,7 +195,7 @@ def totals_of(small: bool, apart: bool) -> Any:
     def column(typing_context: Any, x: Any, flags: Any, at: Any, rows: Any, totals: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             x, flags, at, rows, totals = data_of(context, builder, signature, args)
-            lanes = Eight(builder)
+            lanes = Rows(builder)
             element = x.type.pointee
             sums, masks = lanes.places(4), lanes.places(2, I32)
             odd = lanes.places(2, I32 if element == FLOAT else I64)
