@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from fastdiv_kernels.contract import (
     CONFIDENCE_EDGES,
@@ -18,7 +17,6 @@ from fastdiv_kernels.cpu.eights import (
     FLOAT,
     I32,
     I64,
-    ROWS,
     VALID,
     Rows,
     data_of,
@@ -153,7 +151,7 @@ def find_loss_keys(
             # Octaves are exponents, and the two highest bits of the mantissa quarters of one.
             bits, mantissa, bias = (23, I32, 127) if x.type.element == FLOAT else (52, I64, 1023)
             k = builder.ashr(lanes.ints(x), lanes.every(mantissa, bits - 2))
-            k = k if mantissa == I32 else builder.trunc(k, ir.VectorType(I32, ROWS))
+            k = k if mantissa == I32 else builder.trunc(k, lanes.vector(I32))
             k = builder.sub(k, lanes.every(I32, 4 * (bias + LOWEST_OCTAVE) - 1))
             for sign, limit in ((">", 0), ("<", LAST_LOSS)):
                 limit = lanes.every(I32, limit)

@@ -70,19 +70,18 @@ def padded(x: Any, at: Any, rows: Any) -> Any:
 
 
 class Rows:
-    """Instructions on vectors of eight rows, or of fewer."""
+    """Instructions on vectors of eight rows."""
 
-    def __init__(self, builder: Any, count: int = ROWS) -> None:
+    def __init__(self, builder: Any) -> None:
         self.builder = builder
-        self.count = count
 
     def vector(self, element: Any) -> Any:
         """Return the type of vectors of an element."""
-        return ir.VectorType(element, self.count)
+        return ir.VectorType(element, ROWS)
 
     def every(self, element: Any, x: Any) -> Any:
         """Return a constant in all lanes."""
-        return ir.Constant(self.vector(element), [x] * self.count)
+        return ir.Constant(self.vector(element), [x] * ROWS)
 
     def splat(self, x: Any) -> Any:
         """Return a value in all lanes."""
@@ -201,7 +200,7 @@ class Rows:
     def _over_lanes(self, operation: str, x: Any) -> Any:
         element = x.type.element
         form = ir.FunctionType(element, [x.type])
-        name = f"llvm.vector.reduce.{operation}.v{self.count}i{element.width}"
+        name = f"llvm.vector.reduce.{operation}.v{ROWS}i{element.width}"
         function = cgutils.get_or_insert_function(self.builder.module, form, name)
         return self.builder.call(function, [x])
 

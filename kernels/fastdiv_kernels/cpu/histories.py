@@ -33,7 +33,6 @@ from fastdiv_kernels.cpu.eights import (
     padded,
 )
 from fastdiv_kernels.cpu.jit import cgutils, intrinsic, kernel, types
-from fastdiv_kernels.cpu.lanes import WIDE
 
 # Words of a record: four doubles, the epoch, and pairs of 32 bits, the first in the low half.
 WORDS = 8
@@ -42,7 +41,6 @@ assert DYNAMICS.names == ("mean_p", "m2_p", "margin_sum", "last_loss", *PAIRS)
 assert DYNAMICS.itemsize == 8 * WORDS
 RECORD = np.uint64(DYNAMICS.itemsize)
 EIGHT = np.uint64(ROWS)
-AT_ONCE = ROWS if WIDE else 4  # rows, whose words fit the registers
 START = np.uint64(0)
 TILE = 512  # rows
 RIGHT_BIT = CORRECT.bit_length() - 1
@@ -90,7 +88,7 @@ def carry_on(
 
 @intrinsic
 def find_probabilities(typing_context: Any, loss: Any, at: Any, rows: Any, p: Any) -> Any:
-    """Write the label's probability of rows to p; in a loop of its own there are two at once."""
+    """Write the label's probability of rows to p: a chain so long that it has a loop of its own."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loss, at, rows, p = data_of(context, builder, signature, args)
@@ -112,25 +110,22 @@ def carry_on_tile(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         epoch, loss, p, *columns, at, rows, records = data_of(context, builder, signature, args)
-        lanes = Rows(builder, AT_ONCE)
+        lanes = Rows(builder)
         epoch = lanes.splat(epoch)
-        with lanes.each(at, rows) as (before, eight):
-            for first in range(0, ROWS, AT_ONCE):
-                i = builder.add(eight, ir.Constant(I64, first))
-                tile_row = builder.add(before, ir.Constant(I64, first))
-                own = lanes.flags(columns[-1], i)
-                valid = lanes.valid(own)
-                some = builder.icmp_signed("!=", lanes.any(valid), ir.Constant(I32, 0))
-                with builder.if_then(some, likely=True):
-                    place = builder.mul(tile_row, ir.Constant(I64, int(RECORD)))
-                    place = builder.add(records, place)
-                    words = records_at(lanes, place)
-                    given = [lanes.load(x, i) for x in (loss, *columns[:-1])]
-                    given.append(lanes.has(own, RIGHT_BIT))
-                    after = carried_on(lanes, words, epoch, lanes.load(p, tile_row), given)
-                    mask = lanes.wide(valid)
-                    chosen = [lanes.blend(mask, b, a) for a, b in zip(words, after, strict=True)]
-                    write_records(lanes, place, chosen)
+        with lanes.each(at, rows) as (before, i):
+            own = lanes.flags(columns[-1], i)
+            valid = lanes.valid(own)
+            some = builder.icmp_signed("!=", lanes.any(valid), ir.Constant(I32, 0))
+            with builder.if_then(some, likely=True):
+                place = builder.mul(before, ir.Constant(I64, int(RECORD)))
+                place = builder.add(records, place)
+                words = records_at(lanes, place)
+                given = [lanes.load(x, i) for x in (loss, *columns[:-1])]
+                given.append(lanes.has(own, RIGHT_BIT))
+                after = carried_on(lanes, words, epoch, lanes.load(p, before), given)
+                mask = lanes.wide(valid)
+                chosen = [lanes.blend(mask, b, a) for a, b in zip(words, after, strict=True)]
+                write_records(lanes, place, chosen)
         return context.get_dummy_value()
 
     columns = (loss, p, margin, predicted, labels, flags)
@@ -183,7 +178,7 @@ def exponential(lanes: Rows, x: Any) -> Any:
         return lanes.every(DOUBLE, number)
 
     form = ir.FunctionType(x.type, [x.type] * 3)
-    name = f"llvm.fmuladd.v{lanes.count}f64"
+    name = f"llvm.fmuladd.v{ROWS}f64"
     fused = cgutils.get_or_insert_function(builder.module, form, name)
     x = builder.select(builder.fcmp_ordered(">", x, every(EXP_LOWEST_64)), x, every(EXP_LOWEST_64))
     shifted = builder.call(fused, [x, every(LOG2E_64), every(ROUND)])
@@ -214,31 +209,31 @@ def transposed(lanes: Rows, rows: Sequence[Any]) -> list[Any]:
 
 
 def halves_at(lanes: Rows, at: Any) -> list[list[Any]]:
-    """Return the pointers to the halves of records at an address."""
+    """Return the pointers to the halves of eight records at an address."""
     four = ir.VectorType(I64, 4).as_pointer()
     first = lanes.builder.inttoptr(at, four)
     return [
-        [lanes.builder.gep(first, [ir.Constant(I64, 2 * row + half)]) for row in range(lanes.count)]
+        [lanes.builder.gep(first, [ir.Constant(I64, 2 * row + half)]) for row in range(ROWS)]
         for half in range(2)
     ]
 
 
 def records_at(lanes: Rows, at: Any) -> list[Any]:
-    """Load records as columns of their words."""
+    """Load eight records as columns of their words."""
     builder, words = lanes.builder, []
     for places in halves_at(lanes, at):
         rows = [builder.load(place, align=1) for place in places]
-        parts = [transposed(lanes, rows[i : i + 4]) for i in range(0, lanes.count, 4)]
-        order = ir.Constant(ir.VectorType(I32, lanes.count), list(range(lanes.count)))
-        words += [builder.shuffle_vector(x[0], x[-1], order) for x in zip(*parts, strict=True)]
+        halves = zip(transposed(lanes, rows[:4]), transposed(lanes, rows[4:]), strict=True)
+        order = ir.Constant(ir.VectorType(I32, ROWS), list(range(ROWS)))
+        words += [builder.shuffle_vector(a, b, order) for a, b in halves]
     return words
 
 
 def write_records(lanes: Rows, at: Any, words: Sequence[Any]) -> None:
-    """Store columns of words as records."""
+    """Store columns of words as eight records."""
     builder = lanes.builder
     for half, places in enumerate(halves_at(lanes, at)):
-        for first in range(0, lanes.count, 4):
+        for first in (0, 4):
             part = ir.Constant(ir.VectorType(I32, 4), list(range(first, first + 4)))
             columns = [builder.shuffle_vector(x, x, part) for x in words[4 * half : 4 * half + 4]]
             for place, row in zip(places[first:], transposed(lanes, columns), strict=False):

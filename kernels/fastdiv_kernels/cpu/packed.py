@@ -8,7 +8,6 @@ several tables, because an addition must wait for the one before it where both h
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from fastdiv_kernels.contract import BINS, CORRECT, PRESENT
 from fastdiv_kernels.cpu.eights import (
@@ -16,7 +15,6 @@ from fastdiv_kernels.cpu.eights import (
     I32,
     I64,
     MAGNITUDE,
-    ROWS,
     VALID,
     Rows,
     bits_32,
@@ -74,7 +72,7 @@ def pack_confidences(
         confidence, flags, at, rows, keys, words = data_of(context, builder, signature, args)
         lanes = Rows(builder)
         odd = lanes.places(1, I32)[0]
-        wide = ir.VectorType(I64, ROWS)
+        wide = lanes.vector(I64)
         rounding = lanes.every(DOUBLE, ROUND)
         with lanes.each(at, rows) as (before, i):
             own = lanes.flags(flags, i)

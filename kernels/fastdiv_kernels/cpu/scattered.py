@@ -80,7 +80,7 @@ def one_each(lanes: Rows, flags: Any) -> Any:
     """Return words of counts for rows with flags in lanes of 32 bits: a row, right or not."""
     builder = lanes.builder
     right = builder.and_(flags, lanes.every(I32, CORRECT))
-    right = builder.zext(right, ir.VectorType(I64, ROWS))
+    right = builder.zext(right, lanes.vector(I64))
     right = builder.shl(right, lanes.every(I64, RIGHT_AT - RIGHT_BIT))
     return builder.or_(right, lanes.every(I64, 1))
 
