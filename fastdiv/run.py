@@ -222,7 +222,7 @@ class Run:
             ``plotly.min.js`` beside the report.
         links : str, optional
             The column of the dumps that holds an address or a path for each sample. Default:
-            a column that is named so, where the dumps are still there.
+            a column that is named so, where the dumps are still there, on this machine.
 
         Raises
         ------
