@@ -21,6 +21,7 @@ from fastdiv.run_directory import directory_beside, put_in_place
 from fastdiv.scan import groups
 from fastdiv.scoring import usable_threads
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
+from fastdiv.sources.files.places import on_this_machine
 from fastdiv.writer import SUFFIXES, PredictionWriter
 from fastdiv_kernels.contract import Reason
 
@@ -106,7 +107,7 @@ def convert(
         Where rows cannot be read, or have another number of classes than others. Rows without
         predictions or a valid label stay, as nulls.
     """
-    output = Path(output).absolute()
+    output = on_this_machine(output).absolute()
     threads = usable_threads(threads)
     if predictions is not None and not isinstance(predictions, str):
         predictions = ",".join(predictions)

@@ -29,6 +29,7 @@ from fastdiv.scorer import Scored, Scorer
 from fastdiv.scoring import usable_threads
 from fastdiv.scratch import temporary_directory
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
+from fastdiv.sources.files.places import on_this_machine
 
 
 class Progress(Protocol):
@@ -155,7 +156,7 @@ def analyze(
     if output is not None:
         if not isinstance(output, str | os.PathLike):
             raise UsageError(f"output must be a path, not {output!r}")
-        check_target(Path(output), overwrite)
+        check_target(on_this_machine(output), overwrite)
     asked = Asked(
         id, label, predictions, epoch, split, kind, names, dtype,
         None if positive is None else str(positive), skip_lines, epoch_per_path, filesystem,

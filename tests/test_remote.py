@@ -603,6 +603,15 @@ def test_convert_reads_from_afar(tmp_path, dump):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_nothing_is_written_where_a_uri_points(tmp_path, dump, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path / "in", dump)
+    for call in (fastdiv.convert, fastdiv.analyze):
+        with pytest.raises(UsageError, match="s3://bucket/x: results are written to this machine"):
+            call("in", output="s3://bucket/x")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 # -- the parts ---------------------------------------------------------------------------------
 
 

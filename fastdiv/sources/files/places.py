@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -35,6 +36,13 @@ Folder = tuple[str, list[str], list[str]]  # its name, and those of folders and 
 def is_uri(path: str) -> bool:
     """Whether a path says in which file system it is."""
     return URI.fullmatch(path) is not None
+
+
+def on_this_machine(output: str | os.PathLike[str]) -> Path:
+    """Return where results are written; a URI is refused, not taken for a path."""
+    if isinstance(output, str) and is_uri(output):
+        raise UsageError(f"{output}: results are written to this machine: give a path, and copy it")
+    return Path(output)
 
 
 @dataclass(frozen=True, slots=True)
