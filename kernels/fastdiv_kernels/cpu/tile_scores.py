@@ -32,8 +32,8 @@ class Tile:
     under_label: Any = None  # the number just below the label's
 
 
-# Scores as they are being made: loss, confidence, margin, brier, and two masks: whether the sum
-# of the probabilities is off, and whether the row may be invalid.
+# Scores as they are being made: loss, confidence, margin, brier, UNNORMALIZED or 0, and a mask:
+# whether the row may be invalid.
 Made = list[Any]
 
 
@@ -71,7 +71,7 @@ class TileScores:
             log_total, share = v.log1p(s)
             loss = v.add(v.sub(tile.highest, tile.of_label), log_total)
             brier = v.mul(v.mul(v.fma(rest, rest, squares), share), share)
-            return [loss, share, brier, v.nowhere(), bad]
+            return [loss, share, brier, v.whole(0), bad]
 
         def of_logprobs() -> Made:
             loss = v.sub(self.zero, tile.of_label)
@@ -90,9 +90,10 @@ class TileScores:
         return [loss, confidence, self.margin(tile), brier, off, bad]
 
     def off(self, mass: Any) -> Any:
-        """Tell where a sum of probabilities is off by more than the tolerance."""
+        """Return UNNORMALIZED where a sum of probabilities is off by more than the tolerance."""
         v = self.v
-        return v.above(v.magnitude(v.sub(mass, self.one)), v.everywhere(self.tolerance))
+        off = v.above(v.magnitude(v.sub(mass, self.one)), v.everywhere(self.tolerance))
+        return v.choose(off, v.whole(UNNORMALIZED), v.whole(0))
 
     def of_probs(self, tile: Tile, s: Any, q: Any, lowest: Any, nan: Any) -> Made:
         """Make Scores of probabilities; s and q sum these, `lowest` is the least of them."""
@@ -130,7 +131,7 @@ class TileScores:
         loss, confidence, margin, brier, off, bad = made
         nothing = v.whole(0)
         tie = v.choose(v.equal(second, tile.highest), v.whole(TIE), nothing)
-        status = b.or_(tie, v.choose(off, v.whole(UNNORMALIZED), nothing))
+        status = b.or_(tie, off)
         right = b.zext(tile.right, INTS)
         scores = [loss, right, tile.first, confidence, margin, brier, rank, status]
 

@@ -153,8 +153,13 @@ class Vectors:
             result = self.fma(result, x, self.real(coefficient))
         return result
 
-    def by_pairs(self, x: Any, coefficients: Sequence[float]) -> Any:
-        """Return what `polynomial` does, by Estrin's scheme: pairs of terms by powers of x**2."""
+    def series(self, x: Any, coefficients: Sequence[float]) -> Any:
+        """Return what `polynomial` does; where few tiles are under way at once, by pairs of terms.
+
+        So there are more instructions, but each waits for fewer.
+        """
+        if WIDE:
+            return self.polynomial(x, coefficients)
         terms = [self.real(coefficient) for coefficient in coefficients]
         while len(terms) > 1:
             last = terms[len(terms) // 2 * 2 :]
@@ -221,10 +226,6 @@ class Vectors:
             result = self.builder.or_(result, mask)
         return result
 
-    def nowhere(self) -> Any:
-        """Return a mask that is not set in any lane."""
-        return ir.Constant(MASK, [0] * LANES)
-
     def any(self, mask: Any) -> Any:
         """Tell, in one bit, whether a mask is set anywhere."""
         bits = self.builder.bitcast(mask, ir.IntType(LANES))
@@ -271,8 +272,8 @@ class Vectors:
         scale = self.from_bits(self.builder.shl(self.bits(rounded), self.whole(23)))
         if WIDE:
             result = self.mul(self.polynomial(r, (1.0, 1.0, *EXP)), scale)
-        else:  # one more instruction, but they wait for each other less
-            result = self.fma(self.by_pairs(r, (1.0, *EXP)), self.mul(r, scale), scale)
+        else:
+            result = self.fma(self.series(r, (1.0, *EXP)), self.mul(r, scale), scale)
         return result if where is None else self.choose(where, result, self.real(0))
 
     def log_of_normal(self, x: Any) -> Any:
@@ -283,7 +284,7 @@ class Vectors:
         mantissa = self.from_bits(self.builder.add(mantissa, self.whole(SQRT_HALF_BITS)))
         f = self.sub(mantissa, self.real(1))
         square = self.mul(f, f)
-        rest = self.mul(self.mul(square, f), self.polynomial(f, LOG))
+        rest = self.mul(self.mul(square, f), self.series(f, LOG))
         rest = self.fma(e, self.real(LN2_LOW), self.fma(square, self.real(-0.5), rest))
         return self.fma(e, self.real(LN2_HIGH), self.add(f, rest))
 
@@ -384,7 +385,8 @@ class Vectors:
             parts = [rows[k + block] for block in blocks]
             while len(parts) > 1:
                 lanes = range(2 * LANES // len(parts))
-                parts = [self.shuffle(*pair, lanes) for pair in zip(parts[::2], parts[1::2])]
+                pairs = zip(parts[::2], parts[1::2], strict=True)
+                parts = [self.shuffle(*pair, lanes) for pair in pairs]
             quarters += parts
         first, second = (
             [k for b in blocks for k in (b + j, b + j + LANES, b + j + 1, b + j + 1 + LANES)]
