@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from fastdiv_kernels.cpu.control import SIZE
 from fastdiv_kernels.cpu.finish import PROBS
 from fastdiv_kernels.cpu.jit import intrinsic, types
+from fastdiv_kernels.cpu.lanes import WIDE
 from fastdiv_kernels.cpu.tile_scores import Made, Tile, TileScores
 from fastdiv_kernels.cpu.vectors import (
     BYTES,
@@ -24,8 +26,6 @@ from fastdiv_kernels.cpu.vectors import (
     INTS,
     LANES,
     REAL,
-    SIZE,
-    WIDE,
     WORD,
     Vectors,
 )  # fmt: skip
@@ -275,16 +275,17 @@ class Emitter:
             v.prefetch(b.add(v.at(rows, index, LANES * self.size), self.ahead))
             x = self.column(index)
             number = v.everywhere(v.load(v.at(self.numbers, index, 4), REAL, align=4))
-            first = v.equal(number, tile.first_number)
-            second = v.larger_beside(first, x, second)
+            beside = v.differs_or_nan(number, tile.first_number)
+            second = v.larger_where(beside, x, second)
             rank = self.ranked(tile, x, number, rank)
-            sums = add(x, b.not_(first), *carried)
+            sums = add(x, beside, *carried)
             return second, rank, *sums
 
         def several(index: Any, *carried: Any) -> Sequence[Any]:
+            found: Sequence[Any] = carried
             for k in range(GROUP):
-                carried = one(b.add(index, ir.Constant(SIZE, k)), *carried)
-            return carried
+                found = one(b.add(index, ir.Constant(SIZE, k)), *found)
+            return found
 
         found, begin = [v.real(-np.inf), v.none(), *carried], None
         if not WIDE:  # elsewhere LLVM unrolls by itself

@@ -11,8 +11,9 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.contract import HIGHEST_PROB, LOWEST_PROB, TIE, UNNORMALIZED, Reason
+from fastdiv_kernels.cpu.control import SIZE
 from fastdiv_kernels.cpu.finish import CANCELS, HIGHEST_LOGPROB, LOGITS, PROBS
-from fastdiv_kernels.cpu.vectors import INTS, SIZE, Vectors, float_below
+from fastdiv_kernels.cpu.vectors import INTS, Vectors, float_below
 
 
 @dataclass

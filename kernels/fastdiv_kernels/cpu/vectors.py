@@ -8,7 +8,7 @@ operands `larger` and `smaller` return where one is NaN is part of what they pro
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -16,6 +16,7 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.cpu.arithmetic import IN_HARDWARE
+from fastdiv_kernels.cpu.control import SIZE, Control
 from fastdiv_kernels.cpu.lanes import WIDE
 
 LANES = 16 if WIDE else 8
@@ -23,7 +24,6 @@ HELD = 0 if WIDE else 64  # constants that are kept in memory
 GROUP = 4  # columns that are turned at once: 128 bits of float32
 
 BIT, BYTE, WORD, HALF_INT = (ir.IntType(bits) for bits in (1, 8, 32, 16))
-SIZE = ir.IntType(64)
 REAL = ir.FloatType()
 FLOATS = ir.VectorType(REAL, LANES)
 INTS = ir.VectorType(WORD, LANES)
@@ -65,11 +65,11 @@ def float_below(x: float) -> float:
     return float(nearest if nearest <= x else np.nextafter(nearest, np.float32(-np.inf)))
 
 
-class Vectors:
+class Vectors(Control):
     """Emits IR for vectors of LANES numbers at the end of a builder's block."""
 
     def __init__(self, builder: Any, room: Any) -> None:
-        self.builder = builder
+        super().__init__(builder)
         self.entry = builder.block
         self.room = room
         self.held: dict[float, int] = {}
@@ -79,11 +79,11 @@ class Vectors:
     def real(self, x: float) -> Any:
         """Return x in every lane.
 
-        With few registers it is read from the room (i64, HELD times 4 LANES bytes) where it is
-        used: reading it is part of most instructions, but repeating one number in all lanes is not.
+        With few registers it is read from the room (the address of HELD vectors) where it is used:
+        reading it is part of most instructions, but repeating one number in all lanes is not.
         """
         constant = ir.Constant(FLOATS, [float(np.float32(x))] * LANES)
-        if WIDE or x == 0 or np.isnan(x):
+        if x == 0 or np.isnan(x) or (x not in self.held and len(self.held) == HELD):
             return constant
         if x not in self.held:
             self.held[x] = len(self.held)
@@ -154,9 +154,9 @@ class Vectors:
         return result
 
     def series(self, x: Any, coefficients: Sequence[float]) -> Any:
-        """Return what `polynomial` does; where few tiles are under way at once, by pairs of terms.
+        """Return what `polynomial` does, without WIDE by pairs of terms.
 
-        So there are more instructions, but each waits for fewer.
+        These are more instructions, of which fewer wait for each other.
         """
         if WIDE:
             return self.polynomial(x, coefficients)
@@ -172,18 +172,14 @@ class Vectors:
         """Return the larger; b where one is NaN."""
         return self.choose(self.above(a, b), a, b)
 
-    def larger_of_numbers(self, a: Any, b: Any) -> Any:
-        """Return the larger of two that are not NaN; one instruction also where it is masked."""
-        form = ir.FunctionType(FLOATS, [FLOATS, FLOATS])
-        function = self._declared(f"llvm.maxnum.v{LANES}f32", form)
-        return self.builder.call(function, [a, b], fastmath=("nnan", "nsz"))
-
-    def larger_beside(self, left_out: Any, a: Any, b: Any) -> Any:
-        """Return the larger, or b where the mask `left_out` is set; b is not NaN."""
-        if WIDE:
-            return self.choose(left_out, b, self.larger_of_numbers(a, b))
-        nan = self.builder.sext(left_out, INTS)
-        return self.larger(self.from_bits(self.builder.or_(self.bits(a), nan)), b)
+    def larger_where(self, mask: Any, a: Any, b: Any) -> Any:
+        """Return the larger where the mask is set, else b; a NaN in `a` may give any number."""
+        if WIDE:  # one instruction
+            form = ir.FunctionType(FLOATS, [FLOATS, FLOATS])
+            function = self._declared(f"llvm.maxnum.v{LANES}f32", form)
+            larger = self.builder.call(function, [a, b], fastmath=("nnan", "nsz"))
+            return self.choose(mask, larger, b)
+        return self.larger(self.choose(mask, a, self.real(np.nan)), b)
 
     def smaller(self, a: Any, b: Any) -> Any:
         """Return the smaller; b where one is NaN."""
@@ -402,72 +398,6 @@ class Vectors:
             right = self.shuffle(quarters[2], quarters[3], unpack)
             columns += [self.shuffle(left, right, lower), self.shuffle(left, right, upper)]
         return columns
-
-    # -- control ------------------------------------------------------------------------------
-
-    def loop(
-        self, stop: Any, step: int, carried: Sequence[Any], body: Callable[..., Sequence[Any]],
-        begin: Any = None,
-    ) -> list[Any]:  # fmt: skip
-        """Run `body(index, *carried)` for index (i64) begin, begin + step, ... below stop.
-
-        The body returns the next values of what is carried; the last ones are returned. Without
-        `begin` it is run from 0 and at least once.
-        """
-        builder = self.builder
-        before, inside = builder.block, builder.append_basic_block("loop")
-        after = builder.append_basic_block("after")
-        may_skip = begin is not None
-        if begin is None:
-            begin = ir.Constant(SIZE, 0)
-            builder.branch(inside)
-        else:
-            builder.cbranch(builder.icmp_unsigned("<", begin, stop), inside, after)
-        builder.position_at_end(inside)
-        values = [begin, *carried]
-        phis = [builder.phi(value.type) for value in values]
-        for phi, value in zip(phis, values, strict=True):
-            phi.add_incoming(value, before)
-        results = list(body(*phis))
-        following = builder.add(phis[0], ir.Constant(SIZE, step))
-        for phi, value in zip(phis, [following, *results], strict=True):
-            phi.add_incoming(value, builder.block)
-        more = builder.icmp_unsigned("<", following, stop)
-        builder.cbranch(more, inside, after)
-        end = builder.block
-        builder.position_at_end(after)
-        if not may_skip:
-            return results
-        joined = []
-        for value, result in zip(carried, results, strict=True):
-            phi = builder.phi(value.type)
-            phi.add_incoming(value, before)
-            phi.add_incoming(result, end)
-            joined.append(phi)
-        return joined
-
-    def branch(
-        self, condition: Any, then: Callable[[], Sequence[Any]],
-        otherwise: Callable[[], Sequence[Any]],
-    ) -> list[Any]:  # fmt: skip
-        """Run one of two by a bit, and return the values that it returned."""
-        sides = [self.builder.append_basic_block(name) for name in ("then", "otherwise")]
-        after = self.builder.append_basic_block("joined")
-        self.builder.cbranch(condition, *sides)
-        results, ends = [], []
-        for side, emit in zip(sides, (then, otherwise), strict=True):
-            self.builder.position_at_end(side)
-            results.append(list(emit()))
-            ends.append(self.builder.block)
-            self.builder.branch(after)
-        self.builder.position_at_end(after)
-        joined = []
-        for values in zip(*results, strict=True):
-            phi = self.builder.phi(values[0].type)
-            for value, end in zip(values, ends, strict=True):
-                phi.add_incoming(value, end)
-            joined.append(phi)
-        return joined
 
     def _call(self, name: str, *args: Any) -> Any:
         """Call an LLVM intrinsic of floats, by its full name: llvmlite declares none of vectors."""
