@@ -509,6 +509,16 @@ def test_a_file_that_is_written_over_while_a_row_group_is_read(tmp_path):
         list(data.read(data.plan()[0]))
 
 
+def test_what_looks_damaged_may_have_been_written_over(tmp_path):
+    path = tmp_path / "a.parquet"
+    wide(path)
+    filesystem, reads = recorded(tmp_path)
+    data = open_source("a.parquet", Asked(filesystem=filesystem))
+    reads.before = lambda *_: path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DataError, match=r"row group 0, row 0: .* it was written over while"):
+        list(data.read(data.plan()[0]))
+
+
 def test_a_file_that_is_cut_is_an_error(tmp_path):
     path = tmp_path / "a.parquet"
     wide(path)

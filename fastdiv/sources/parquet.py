@@ -169,11 +169,14 @@ class ParquetContainer(Whole):
                 lambda names, n: self._by_arrow(stored.arrow(), group, names, n),
             )  # fmt: skip
             try:
-                for batch, pieces in reader.read(columns, rows, apart):
-                    yield batch, pieces
-                    done += batch.num_rows
-                if done == self.rows[group]:
-                    stored.check()
+                try:
+                    for batch, pieces in reader.read(columns, rows, apart):
+                        yield batch, pieces
+                        done += batch.num_rows
+                except DataError:
+                    stored.check()  # it may look damaged because it was written over
+                    raise
+                stored.check()
             except UnreadError as error:
                 raise _unread(self.place(group, done), error) from error
         if done != self.rows[group]:
