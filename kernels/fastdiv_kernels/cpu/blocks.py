@@ -10,11 +10,14 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.cpu.jit import inner, intrinsic, types
-from fastdiv_kernels.cpu.lanes import I16, I32, I64, Lanes, pointer
+from fastdiv_kernels.cpu.lanes import I16, I64, Lanes, pointer
 
 ZERO = ir.Constant(ir.IntType(32), 0)
 SIDE = 8  # of a block: eight AVX registers, and half of those that NEON has
 WIDTH = 16  # numbers that one number is written for at once
+LOWEST_WORD = 0xE564  # -1380 in half precision
+MINUS_ZERO = 0x8000
+COLUMNS = (0, 4, 2, 6, 1, 5, 3, 7)  # in the order in which interleaving gives them
 
 
 @inner()
@@ -83,67 +86,54 @@ def fill(typing_context: Any, to: Any, at: Any, x: Any) -> Any:
 
 
 @intrinsic
-def columns_of_halves(
-    typing_context: Any, values: Any, at: Any, stride: Any, first: Any, lowest: Any, highest: Any,
-    x: Any,
-) -> Any:  # fmt: skip
+def columns_of_differences(
+    typing_context: Any, values: Any, at: Any, stride: Any, first: Any, x: Any
+) -> Any:
     """Write columns `first` and the next SIDE - 1 of WIDTH rows of words to x, as floats.
 
     The rows begin at values[at], half precision of any alignment; x is flat (columns, WIDTH). No
-    number below `lowest` is written, for NaN neither, and none above `highest`.
+    number is written that is below LOWEST_WORD, and -0 for what is above 0, whatever is NaN.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lanes = Lanes(builder, WIDTH)
-        least, most = lanes.spread(args[4]), lanes.spread(args[5])
         start = builder.add(args[1], args[3])
 
         def row(i: int) -> Any:
             place = builder.add(start, builder.mul(args[2], ir.Constant(I64, i)))
             return lanes.load(pointer(context, builder, signature, args, 0, place), 1, SIDE)
 
-        def joined(parts: list[Any]) -> Any:
-            while len(parts) > 1:
-                size = range(2 * parts[0].type.count)
-                parts = [
-                    lanes.shuffle(a, b, size) for a, b in zip(parts[::2], parts[1::2], strict=True)
-                ]
-            return parts[0]
-
         def zipped(a: Any, b: Any, size: int) -> list[Any]:
             """Interleave numbers within each 128 bits: the first halves, then the second."""
-            count = a.type.count
+            kind = ir.VectorType(ir.IntType(size), WIDTH * 16 // size)
+            a, b = builder.bitcast(a, kind), builder.bitcast(b, kind)
             each = 128 // size
             return [
                 lanes.shuffle(a, b, [
-                    lane + half * each // 2 + i + which * count
-                    for lane in range(0, count, each) for i in range(each // 2)
+                    lane + half * each // 2 + i + which * kind.count
+                    for lane in range(0, kind.count, each) for i in range(each // 2)
                     for which in range(2)
                 ])
                 for half in range(2)
             ]  # fmt: skip
 
-        # Each 128 bits of z[q] are rows q, q + 4, q + 8 and q + 12 ...
-        z = [joined([row(i) for i in range(q, WIDTH, 4)]) for q in range(4)]
-        pairs = [zipped(z[0], z[1], 16), zipped(z[2], z[3], 16)]
-        wide = ir.VectorType(I32, WIDTH)
-        for half in range(2):
-            a, b = (builder.bitcast(pair[half], wide) for pair in pairs)
-            for quarter, turned in enumerate(zipped(a, b, 32)):
-                # ... and here two columns of four rows.
-                quads = builder.bitcast(turned, ir.VectorType(I64, WIDTH // 2))
-                for odd in range(2):
-                    words = lanes.shuffle(quads, quads, range(odd, WIDTH // 2, 2))
-                    words = builder.bitcast(words, ir.VectorType(I16, WIDTH))
-                    number = lanes.at_least(lanes.from_halves(words), least)
-                    above = builder.fcmp_ordered(">", number, most)
-                    number = builder.select(above, most, number)
-                    column = 4 * half + 2 * quarter + odd
-                    to = builder.mul(
-                        builder.add(args[3], ir.Constant(I64, column)), ir.Constant(I64, WIDTH)
-                    )
-                    place = pointer(context, builder, signature, args, 6, to)
-                    lanes.store(number, place, 4)
+        # Either 128 bits are of row k, or k + SIDE; then of two rows, of four, of eight: columns.
+        turned = [lanes.shuffle(row(k), row(k + SIDE), range(WIDTH)) for k in range(SIDE)]
+        for size in (16, 32, 64):
+            pairs = zip(turned[::2], turned[1::2], strict=True)
+            halves = [zipped(a, b, size) for a, b in pairs]
+            turned = [half[which] for which in range(2) for half in halves]
+        for k, words in enumerate(turned):
+            # As whole numbers, those below 0 are ordered by how far they are from it.
+            words = builder.bitcast(words, ir.VectorType(I16, WIDTH))
+            for order, bound in ((">", MINUS_ZERO), ("<", LOWEST_WORD)):
+                bounds = lanes.every(bound - (1 << 16), I16)
+                inside = builder.icmp_unsigned(order, words, bounds)
+                words = builder.select(inside, words, bounds)
+            column = builder.add(args[3], ir.Constant(I64, COLUMNS[k]))
+            to = builder.mul(column, ir.Constant(I64, WIDTH))
+            number = lanes.from_halves(words)
+            lanes.store(number, pointer(context, builder, signature, args, 4, to), 4)
         return context.get_dummy_value()
 
-    return types.void(values, at, stride, first, lowest, highest, x), generate
+    return types.void(values, at, stride, first, x), generate

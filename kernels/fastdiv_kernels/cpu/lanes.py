@@ -25,12 +25,13 @@ ALIGNED = 64  # bytes: what vectors of scratch begin at a multiple of
 
 LN2 = np.float32(0.6931471805599453)
 SQRT_HALF_BITS = 0x3F3504F3
+MANTISSA = 23  # bits
 MANTISSA_BITS = 0x007FFFFF
 ONE_BITS = 0x3F800000
 ROUND = np.float32(1.5 * 2**23)  # added and taken away, leaves the nearest integer
 # (2**r - 1) / r for -1/2 <= r <= 1/2: 2**r to 9e-8 of itself. (ln(1 + f) - f) / f**2 for f from
-# sqrt(1/2) - 1 to sqrt(2) - 1: ln(1 + f) to 4e-8. ln(1 + f) / f for the same f, and for 0 <= x <= 1:
-# to 2e-7 of itself. All from the last power to the first.
+# sqrt(1/2) - 1 to sqrt(2) - 1: ln(1 + f) to 4e-8. ln(1 + f) / f for the same f, and ln(1 + x) / x
+# for 0 <= x <= 1: to 2e-7 of themselves. All from the last power to the first.
 EXP2 = (0.0013264723820611835, 0.009671512991189957, 0.05550733581185341, 0.24022242426872253,
         0.6931470036506653)  # fmt: skip
 LOG = (-0.1003452850265131, 0.16335641226696612, -0.17326020610563803, 0.19888277707793175,
@@ -168,18 +169,17 @@ class Lanes:
         return self.multiply_add(builder.sitofp(exponent, self.floats), self.every(LN2), result)
 
     def mantissa_less_one(self, x: Any) -> tuple[Any, Any]:
-        """Return f and e such that 1 + x is 2**e * (1 + f), for x >= 0; f is x itself if e is 0.
+        """Return f such that 1 + x is 2**e * (1 + f), for x >= 0, and e times 2**MANTISSA.
 
-        1 + f is from sqrt(1/2) to sqrt(2).
+        1 + f is from sqrt(1/2) to sqrt(2); where e is 0, f is x itself.
         """
         builder = self.builder
         one_more = builder.fadd(x, self.every(1.0))
         bits = builder.sub(self.as_ints(one_more), self.every(SQRT_HALF_BITS, I32))
-        power = builder.and_(bits, self.every(~MANTISSA_BITS, I32))
-        inverse = builder.sub(self.every(ONE_BITS, I32), power)
-        inverse = self.as_floats(inverse)
+        exponent = builder.and_(bits, self.every(~MANTISSA_BITS, I32))
+        inverse = self.as_floats(builder.sub(self.every(ONE_BITS, I32), exponent))
         f = self.multiply_add(x, inverse, builder.fsub(inverse, self.every(1.0)))
-        return f, builder.ashr(bits, self.every(23, I32))
+        return f, exponent
 
     def log(self, x: Any) -> Any:
         """Return ln x for x >= 0, to 1e-7 of itself; -inf of 0."""
@@ -197,7 +197,7 @@ class Lanes:
         some = builder.fcmp_ordered(">", x, self.every(0.0))
         return builder.select(some, result, self.every(-np.inf))
 
-    def inverses(self, numbers: Sequence[Any], scale: float = 1.0) -> list[Any]:
+    def inverses(self, numbers: Sequence[Any], scale: Any) -> list[Any]:
         """Return scale / x of numbers: one division.
 
         Their product, and what of it the scale is divided by, neither overflows nor underflows.
@@ -206,7 +206,7 @@ class Lanes:
         before = list(numbers[:1])
         for x in numbers[1:]:
             before.append(builder.fmul(before[-1], x))
-        inverse = builder.fdiv(self.every(scale), before[-1])
+        inverse = builder.fdiv(scale, before[-1])
         results = []
         for i in range(len(numbers) - 1, 0, -1):
             results.append(builder.fmul(inverse, before[i - 1]))

@@ -16,9 +16,9 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.contract import GRID
-from fastdiv_kernels.cpu.blocks import SIDE, transpose
+from fastdiv_kernels.cpu.blocks import LOWEST_WORD, SIDE, transpose
 from fastdiv_kernels.cpu.jit import cgutils, inner, intrinsic, types
-from fastdiv_kernels.cpu.lanes import I32, I64, WIDE, Lanes, alloca, on_floats, pointer
+from fastdiv_kernels.cpu.lanes import I32, I64, WIDE, Lanes, alloca, on_floats
 
 SQUARES, CUBES = GRID[::2], GRID[1::2]
 assert SQUARES == (0.125, 0.25, 0.5, 1.0, 2.0, 4.0), "what the chain of squares is"
@@ -35,12 +35,15 @@ CHAINS = (range(POWERS),) if WIDE else (range(0, POWERS, 2), range(1, POWERS, 2)
 # temperature. `tile_curves` puts s and its derivatives in the places of sums.
 SLOPES = POWERS * TILE
 SCRATCH = (CURVE + SIDE) // SIDE * SIDE * TILE  # whole blocks, for `transpose`
-TOGETHER = 4  # sums whose inverses are found with one division: of 2e9 classes it does not overflow
+# Sums whose inverses are found with one division, which takes its time where vectors are wide: of
+# 2e9 classes four do not overflow.
+DIVIDED = 4 if WIDE else 2
 
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
 # exp(x / 16) of it is just a normal number, and its square is none; stands for probability 0.
 LOWEST = np.float32(-1380.0)
+assert np.float16(LOWEST).view(np.uint16) == LOWEST_WORD
 LOG2E_16 = np.float32(1.4426950408889634 / 16)
 
 
@@ -93,7 +96,8 @@ def tile_powers(typing_context: Any, x: Any, u: Any, classes: Any, w: Any, to: A
             t, substitute = lanes.load(column(0, j, at), 4), builder.load(last)
             is_first = builder.fcmp_ordered("==", t, zero)
             builder.store(builder.select(is_first, zero, substitute), last)
-            return builder.select(is_first, substitute, t)
+            # A choice between t and another would be stored as one in parts, which AMD is slow at.
+            return builder.fadd(t, builder.select(is_first, substitute, zero))
 
         def exponentials(j: Any) -> None:
             for at, last in zip(parts, lasts, strict=True):
@@ -148,16 +152,15 @@ def pair_powers(typing_context: Any, margin: Any, at: Any, w: Any, to: Any) -> A
     return types.void(margin, at, w, to), on_floats(body)
 
 
-def each_curve(
-    lanes: Lanes, load: Callable[[int], Any], emit: Callable[[int, Any], None]
-) -> None:
+def each_curve(lanes: Lanes, load: Callable[[int], Any], emit: Callable[[int, Any], None]) -> None:
     """Make of sums (`load` by position in w) s(beta), and of slopes the means of x."""
     builder = lanes.builder
-    for first in range(0, POWERS, TOGETHER):
-        group = range(first, min(first + TOGETHER, POWERS))
+    for first in range(0, POWERS, DIVIDED):
+        group = range(first, min(first + DIVIDED, POWERS))
         others = [load(k * TILE) for k in group]
         whole = [builder.fadd(x, lanes.every(1.0)) for x in others]
-        for k, x, total, inverse in zip(group, others, whole, lanes.inverses(whole), strict=True):
+        inverses = lanes.inverses(whole, lanes.every(1.0))
+        for k, x, total, inverse in zip(group, others, whole, inverses, strict=True):
             emit(k, lanes.log1p(x, total))
             emit(POWERS + k, builder.fmul(load(SLOPES + k * TILE), inverse))
 
@@ -192,10 +195,11 @@ def keep_sums(typing_context: Any, scales: Any, scale_at: Any, w: Any, at: Any) 
         zero = lanes.every(0.0)
         for part in range(0, TILE, WIDTH):
             there = builder.fcmp_ordered(">", lanes.load(place(0, part, args[1]), 4), zero)
+            factor = builder.select(there, lanes.every(1.0), zero)
             with cgutils.for_range(builder, i64(CURVE), intp=I64) as loop:
                 at = builder.add(builder.mul(loop.index, i64(TILE)), i64(part))
                 total = place(2, builder.add(args[3], at))
-                lanes.store(builder.select(there, lanes.load(total, 4), zero), total, 4)
+                lanes.store(builder.fmul(lanes.load(total, 4), factor), total, 4)
 
     return types.void(scales, scale_at, w, at), on_floats(body)
 

@@ -10,7 +10,8 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.contract import GRID, HIGHEST_SUMMED, PRESENT, REASON
-from fastdiv_kernels.cpu.blocks import SIDE, columns_of_halves
+from fastdiv_kernels.cpu.arithmetic import value
+from fastdiv_kernels.cpu.blocks import SIDE, columns_of_differences
 from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
@@ -24,11 +25,9 @@ from fastdiv_kernels.cpu.lanes import (
 )
 from fastdiv_kernels.cpu.powers import (
     CURVE,
-    LOWEST,
     POWERS,
     SCRATCH,
     TILE,
-    ZERO,
     keep_sums,
     pair_powers,
     tile_curves,
@@ -41,6 +40,7 @@ from fastdiv_kernels.cpu.totals import (
     ROWS,
     STORED_BITS,
     TILES,
+    TOGETHER,
     VECTORS,
     add_curves,
     add_gaps,
@@ -55,7 +55,6 @@ BETAS = np.array(GRID, np.float32)
 SCALE = np.float32(2.0**32)  # of fixed point
 HIGHEST = np.float32(HIGHEST_SUMMED)
 FAST = np.float32(512.0)  # nats
-TOGETHER = 4  # tiles
 ALL = np.uint64((1 << TILE) - 1)  # rows of a tile that are added
 SPARE = 2 * TILE  # rows at the end, which are copied: vectors reach beyond the last
 OVERRUN = 3  # rows, of three classes and more, that eight numbers reach beyond
@@ -219,7 +218,7 @@ def of_margins(margin: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> Non
 @inner()
 def of_differences(values: Any, at: Any, width: Any, x: Any, w: Any, to: Any) -> None:
     """Make sums of powers of a tile of differences."""
-    turn(values, at, width, LOWEST, ZERO, x)
+    turn(values, at, width, x)
     tile_powers(x, x[len(x) // 2 :], width, w, to)
 
 
@@ -243,7 +242,10 @@ def curves_of_sums(values: Any, at: Any, w: Any, to: Any, curves: Any) -> None:
 @inner()
 def curves_themselves(values: Any, at: Any, w: Any, to: Any, curves: Any) -> None:
     """Turn curves into columns."""
-    turn(values, at, CURVE, -FAR, FAR, curves)
+    for lane in range(np.uint64(TILE)):
+        for k in range(np.uint64(CURVE)):
+            x = value(values[(at + lane) * np.uint64(CURVE) + k])
+            curves[k * np.uint64(TILE) + lane] = min(max(x, -FAR), FAR)
 
 
 @inner()
@@ -276,13 +278,13 @@ def add_curves_of(values: Any, at: Any, tiles: Any, scales: Any, w: Any, totals:
 
 
 @inner()
-def turn(values: Any, at: Any, width: Any, lowest: Any, highest: Any, x: Any) -> None:
-    """Make columns of floats x (width, TILE), flat, of a tile's rows of half precision.
+def turn(values: Any, at: Any, width: Any, x: Any) -> None:
+    """Make columns of floats x (width, TILE), flat, of a tile's rows of differences.
 
     Reads up to SIDE numbers of each row that has fewer, and so of the next ones.
     """
     first = at * np.uint64(width)
     for j in range(0, width - SIDE, SIDE):
-        columns_of_halves(values, first, np.uint64(width), np.uint64(j), lowest, highest, x)
+        columns_of_differences(values, first, np.uint64(width), np.uint64(j), x)
     last = np.uint64(max(width - SIDE, 0))
-    columns_of_halves(values, first, np.uint64(width), last, lowest, highest, x)
+    columns_of_differences(values, first, np.uint64(width), last, x)

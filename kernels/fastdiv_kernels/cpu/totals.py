@@ -18,15 +18,17 @@ from fastdiv_kernels.cpu.jit import cgutils, inner, intrinsic, types
 from fastdiv_kernels.cpu.lanes import (
     ALIGNED,
     FLOAT,
+    I32,
     I64,
     LN_OF_ONE_MORE,
     LOG1P_TO_ONE,
+    MANTISSA,
     Lanes,
     aligned,
     alloca,
     on_floats,
 )
-from fastdiv_kernels.cpu.powers import CURVE, POWERS, SCRATCH, SLOPES, TILE, WIDTH, i64
+from fastdiv_kernels.cpu.powers import CURVE, DIVIDED, POWERS, SCRATCH, SLOPES, TILE, WIDTH, i64
 
 SIXTEENTHS = np.array([round(16 * beta) for beta in GRID], np.int64)
 assert tuple(SIXTEENTHS / 16) == GRID
@@ -38,12 +40,13 @@ REST = 8  # numbers that a vector takes of a curve's last six
 LN2 = np.int64(round(math.log(2) * 2**32))
 FAR = np.float32(31.984375)  # nats: curves' numbers are nearer to 0, of 7e13 classes just so
 # Bits after the point: of ln(1 + x) of the mantissa, half of ln 2 at most, and of a pair, ln 2 at
-# most; of what is stored in 16 bits. Means of x are up to 1.4 / beta, of 16 classes; groups of
-# inverse temperatures have units of their own.
+# most; of what is stored in 16 bits. Means of x are up to 1.4 / beta, of 16 classes: groups of
+# inverse temperatures have units of their own, of which 31 bits hold eight.
 LOG_BITS, PAIR_BITS, STORED_BITS = 32, 31, 24
-MEANS = ((range(0, 4), 27), (range(4, 8), 29), (range(8, 11), 31))
+MEAN_BITS = [24 + 2 * (k // 4) for k in range(POWERS)]
+TOGETHER = 4  # tiles that are added at once: eight vectors of eight rows at most
 PAIR_UNIT, LOG_UNIT, STORED_UNIT = np.int64(2), np.int64(1), np.int64(256)  # times 2**-32
-MEAN_UNITS = np.array([round(GRID[k] * 2 ** (32 - bits)) for group, bits in MEANS for k in group])
+MEAN_UNITS = np.array([round(GRID[k] * 2 ** (32 - MEAN_BITS[k])) for k in range(POWERS)])
 HIGH_BITS = 11
 GAP_BITS = 28
 TILES = 256  # whose multiples floats count well enough, and whose parts of gaps 32 bits hold
@@ -76,26 +79,36 @@ def add_gaps(lanes: Lanes, gap: Any, there: Any, place: Callable[[int], Any]) ->
 
 
 class Multiples:
-    """The totals of numbers at a position, in registers while vectors of them are added."""
+    """Totals at a position, in registers while vectors of numbers of units are added.
 
-    def __init__(self, lanes: Lanes, total: Callable[[int], Any], at: int) -> None:
-        self.lanes = lanes
-        about = lanes.builder.bitcast(total(ABOUT + at), FLOAT.as_pointer())
-        self.places = (total(at), about)
-        self.held = [alloca(lanes.builder, lanes.load(place, 4)) for place in self.places]
+    All those numbers together stay below 2**31 if `few`.
+    """
+
+    def __init__(
+        self, lanes: Lanes, total: Callable[[int], Any], at: int, few: bool = False
+    ) -> None:
+        self.lanes, self.few = lanes, few
+        self.places = (total(at), lanes.builder.bitcast(total(ABOUT + at), FLOAT.as_pointer()))
+        zeros = (lanes.every(0, I32), lanes.every(0.0))
+        self.held = [alloca(lanes.builder, zero) for zero in zeros]
 
     def add(self, x: Any) -> None:
-        """Add numbers of units, cut to whole ones."""
+        """Add numbers, cut to whole ones."""
         builder = self.lanes.builder
         whole, about = self.held
         multiple = builder.fptosi(x, self.lanes.ints)
         builder.store(builder.add(builder.load(whole), multiple), whole)
-        builder.store(builder.fadd(builder.load(about), x), about)
+        if not self.few:
+            builder.store(builder.fadd(builder.load(about), x), about)
 
     def keep(self) -> None:
         """Write the totals."""
-        for held, place in zip(self.held, self.places, strict=True):
-            self.lanes.store(self.lanes.builder.load(held), place, 4)
+        builder = self.lanes.builder
+        whole, about = (builder.load(held) for held in self.held)
+        about = builder.sitofp(whole, self.lanes.floats) if self.few else about
+        before, about_before = (self.lanes.load(place, 4) for place in self.places)
+        self.lanes.store(builder.add(before, whole), self.places[0], 4)
+        self.lanes.store(builder.fadd(about_before, about), self.places[1], 4)
 
 
 def adds_sums(pairs: bool) -> Callable[..., Any]:
@@ -116,21 +129,27 @@ def adds_sums(pairs: bool) -> Callable[..., Any]:
                 with cgutils.for_range(builder, args[1], intp=I64) as loop:
                     first = builder.mul(loop.index, i64(SCRATCH))
                     for part in range(0, TILE, WIDTH):
-                        add_vector(lambda at, part=part: lanes.load(place(0, at + part, first), 4))
 
-            for group, bits in MEANS:
-                means = [Multiples(lanes, total, (POWERS + k) * TILE) for k in group]
+                        def load(at: int, part: int = part, first: Any = first) -> Any:
+                            return lanes.load(place(0, at + part, first), 4)
+
+                        add_vector(load)
+
+            for first in range(0, POWERS, DIVIDED):
+                group = range(first, min(first + DIVIDED, POWERS))
+                means = [Multiples(lanes, total, (POWERS + k) * TILE, few=True) for k in group]
 
                 def add_means(
                     load: Callable[[int], Any], group: Any = group, means: Any = means,
-                    scale: float = 2.0**bits,
+                    scale: float = 2.0 ** MEAN_BITS[first],
                 ) -> None:  # fmt: skip
                     sums = [load(k * TILE) for k in group]
                     whole = [builder.fadd(x, lanes.every(1.0)) for x in sums]
-                    x = load(SLOPES) if pairs else None
-                    inverses = lanes.inverses(whole, scale)
+                    unit = lanes.every(scale)
+                    unit = builder.fmul(load(SLOPES), unit) if pairs else unit
+                    inverses = lanes.inverses(whole, unit)
                     for k, power, inverse, mean in zip(group, sums, inverses, means, strict=True):
-                        slope = builder.fmul(x, power) if pairs else load(SLOPES + k * TILE)
+                        slope = power if pairs else load(SLOPES + k * TILE)
                         mean.add(lanes.multiply_add(slope, inverse, builder.fneg(half)))
 
                 each(add_means)
@@ -138,7 +157,7 @@ def adds_sums(pairs: bool) -> Callable[..., Any]:
                     mean.keep()
             for k in range(POWERS):
                 logs = Multiples(lanes, total, k * TILE)
-                exponents = alloca(builder, lanes.load(total(EXPONENTS + k * TILE), 4))
+                exponents = alloca(builder, lanes.every(0, I32))
 
                 def add_logs(
                     load: Callable[[int], Any], k: int = k, logs: Any = logs,
@@ -155,7 +174,10 @@ def adds_sums(pairs: bool) -> Callable[..., Any]:
 
                 each(add_logs)
                 logs.keep()
-                lanes.store(builder.load(exponents), total(EXPONENTS + k * TILE), 4)
+                if not pairs:
+                    exponent = builder.ashr(builder.load(exponents), lanes.every(MANTISSA, I32))
+                    place_of = total(EXPONENTS + k * TILE)
+                    lanes.store(builder.add(lanes.load(place_of, 4), exponent), place_of, 4)
 
         return types.void(w, tiles, totals), on_floats(body)
 
