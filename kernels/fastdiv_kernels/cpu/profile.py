@@ -59,47 +59,51 @@ def profile_vectors(predictions: Any, kind: Any, predicted: Any, profile: Any) -
     """Keep the differences of rows with few classes; profile is uint16, the words of float16."""
     if kind == PROBS:
         keep_probs(predictions, predicted, profile)
+    elif predictions.shape[1] <= SIDE:
+        keep_rows(predictions, predicted, profile, False, SIDE)
     else:
-        keep_rows(predictions, predicted, profile, False)
+        keep_rows(predictions, predicted, profile, False, WIDTH)
 
 
 @inner()
-def keep_rows(predictions: Any, predicted: Any, profile: Any, probs: Any) -> None:
+def keep_rows(predictions: Any, predicted: Any, profile: Any, probs: Any, width: Any) -> None:
     """Keep rows one by one.
 
     A row takes loads and stores of a fixed width: what is written beyond it, the next overwrites.
     """
     n, c = predictions.shape
     values, kept = predictions.reshape(n * c), profile.reshape(n * c)
-    whole = max(n * c - WIDTH + c, 0) // c
+    whole = max(n * c - width + c, 0) // c
     for row in range(np.uint64(whole)):
         first = predicted[row]
         at = row * np.uint64(c)
         m = value(values[at + np.uint64(max(first, 0))])
-        keep_row(values, at, m, first >= 0, kept, at, probs)
-    numbers, words = np.zeros(WIDTH, values.dtype), np.zeros(WIDTH, np.uint16)
+        keep_row(values, at, m, first >= 0, kept, at, probs, width)
+    numbers, words = np.zeros(width, values.dtype), np.zeros(width, np.uint16)
     for row in range(whole, n):
         first = predicted[row]
         for j in range(c):
             numbers[j] = predictions[row, j]
         m = value(predictions[row, max(first, 0)])
-        keep_row(numbers, np.uint64(0), m, first >= 0, words, np.uint64(0), probs)
+        keep_row(numbers, np.uint64(0), m, first >= 0, words, np.uint64(0), probs, width)
         for j in range(c):
             profile[row, j] = words[j]
 
 
 @intrinsic
 def keep_row(
-    typing_context: Any, values: Any, at: Any, m: Any, valid: Any, kept: Any, to: Any, probs: Any
-) -> Any:
-    """Write x of WIDTH numbers from values[at] on in 16 bits to kept[to], given the largest.
+    typing_context: Any, values: Any, at: Any, m: Any, valid: Any, kept: Any, to: Any, probs: Any,
+    width: Any,
+) -> Any:  # fmt: skip
+    """Write x of `width` numbers from values[at] on in 16 bits to kept[to], given the largest.
 
     It is -inf of -inf alone, not of what overflows, and 0 where the row is not `valid`. Numbers
-    are logits, or probabilities, not of float64, if `probs`, which is a literal.
+    are logits, or probabilities, not of float64, if `probs`; it and the width are
+    literals.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes = Lanes(builder, WIDTH)
+        lanes = Lanes(builder, width.literal_value)
         stored = lanes.load(pointer(context, builder, signature, args, 0, args[1]), 1)
         v = lanes.numbers(stored, signature.args[0].dtype)
         largest = lanes.spread(args[2])
@@ -117,9 +121,9 @@ def keep_row(
         lanes.store(words, pointer(context, builder, signature, args, 4, args[5]), 1)
         return context.get_dummy_value()
 
-    if not isinstance(probs, types.Literal):
+    if not (isinstance(probs, types.Literal) and isinstance(width, types.Literal)):
         return None
-    return types.void(values, at, m, valid, kept, to, probs), generate
+    return types.void(values, at, m, valid, kept, to, probs, width), generate
 
 
 def keep_probs(predictions: Any, predicted: Any, profile: Any) -> None:
@@ -130,7 +134,7 @@ def keep_probs(predictions: Any, predicted: Any, profile: Any) -> None:
 @overload(keep_probs)
 def _keep_probs(predictions: Any, predicted: Any, profile: Any) -> Any:
     def by_row(predictions: Any, predicted: Any, profile: Any) -> None:
-        keep_rows(predictions, predicted, profile, True)
+        keep_rows(predictions, predicted, profile, True, WIDTH)
 
     def of_float64(predictions: Any, predicted: Any, profile: Any) -> None:
         keep_log_ratios(predictions, predicted, profile)
