@@ -164,6 +164,22 @@ def test_totals_equal_the_reference_for_any_number_of_rows(run, dtype):
         assert_as_reference(run, scores(n, 10, np.dtype(dtype), "usual", n), 10)
 
 
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_columns_may_be_any_part_of_an_array_and_read_only(run):
+    s = scores(300, 10, F4, "usual", 0)
+    apart = {name: np.repeat(x, 2)[::2] for name, x in s.items()}
+    for x in apart.values():
+        x.flags.writeable = False
+    assert_as_reference(run, apart, 10)
+
+
+def test_more_rows_than_a_table_holds_are_added_in_parts():
+    s = scores(1 << 18, 3, F4, "usual", 0, all_valid=True)
+    s["loss"][:] = 4095.9  # as much as a table takes of one row
+    for run in (run_tally_classes, run_transitions, run_distributions):
+        assert_as_reference(run, s, 3)
+
+
 @pytest.mark.parametrize("value", [2.0**-61, 1.0 - 2.0**-24, 255.99998, 2.0**19 - 0.03125, 3e38])
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_no_total_overflows_where_all_rows_have_one_key(run, value):
@@ -190,6 +206,15 @@ def test_histories_equal_the_reference_after_any_number_of_rows(dtype):
             got, wanted = (r[name] for r in records)
             tolerance = 1e-12 if DYNAMICS[name].kind == "f" else 0
             np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance / 1000)
+
+
+def test_histories_take_columns_that_are_any_part_of_an_array():
+    s = scores(100, 3, F4, "usual", 0)
+    columns = [s[name] for name in ("loss", "margin", "predicted", "labels", "flags")]
+    usual, apart = (np.zeros(100, DYNAMICS) for _ in range(2))
+    resolve("cpu").dynamics(0, *columns, usual)
+    resolve("cpu").dynamics(0, *(np.repeat(x, 2)[::2] for x in columns), apart)
+    assert usual.tobytes() == apart.tobytes()
 
 
 def test_a_history_has_the_same_bits_wherever_its_row_stands():

@@ -14,6 +14,7 @@ from fastdiv_kernels.cpu.eights import (
     VALID,
     Rows,
     data_of,
+    in_order,
     padded,
     whole_eights,
 )
@@ -39,6 +40,8 @@ def tally_classes(
     loss: Any, predicted: Any, labels: Any, flags: Any, counts: Any, loss_sums: Any
 ) -> None:
     """Add the stored scores of one epoch to its totals by class; see the contract."""
+    loss, predicted = in_order(loss), in_order(predicted)
+    labels, flags = in_order(labels), in_order(flags)
     n, c = np.uint64(len(flags)), np.uint64(len(counts))
     if n < c:  # a table would be longer than the rows
         for i in range(n):

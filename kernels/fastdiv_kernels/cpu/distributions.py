@@ -20,6 +20,7 @@ from fastdiv_kernels.cpu.eights import (
     VALID,
     Rows,
     data_of,
+    in_order,
     padded,
     whole_eights,
 )
@@ -61,6 +62,8 @@ def distributions(
     losses: Any, margins: Any, bins: Any, loss_sums: Any, confidence_sums: Any,
 ) -> None:  # fmt: skip
     """Add the stored scores of one epoch to its distributions; see the contract."""
+    loss, confidence = in_order(loss), in_order(confidence)
+    margin, flags = in_order(margin), in_order(flags)
     keys, loss_keys = np.empty((2, TILE), np.uint32), np.empty(TILE, np.int32)
     levels, words = np.empty(TILE, np.uint64), np.empty(TILE, np.int64)
     table, loss_table = np.zeros(COPIES * LEVELS, np.int64), new_table(NO_KEY)

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 
 from fastdiv_kernels.contract import PRESENT, REASON
-from fastdiv_kernels.cpu.jit import cgutils, inner, types
+from fastdiv_kernels.cpu.jit import cgutils, inner, overload, types
 
 ROWS = 8
 EIGHT = np.uint64(ROWS)
@@ -52,6 +52,22 @@ def data_of(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
         else:
             raise TypeError(f"an array in C order is needed, not {kind}")
     return found
+
+
+def in_order(x: Any) -> Any:
+    """Return an array in C order, which most are."""
+    raise NotImplementedError  # kernels get the overload below
+
+
+@overload(in_order)
+def _in_order(x: Any) -> Any:
+    def same(x: Any) -> Any:
+        return x
+
+    def copied(x: Any) -> Any:
+        return np.ascontiguousarray(x)
+
+    return same if x.layout == "C" else copied
 
 
 @inner()

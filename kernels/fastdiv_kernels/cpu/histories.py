@@ -30,6 +30,7 @@ from fastdiv_kernels.cpu.eights import (
     Rows,
     bits_64,
     data_of,
+    in_order,
     padded,
 )
 from fastdiv_kernels.cpu.jit import cgutils, intrinsic, kernel, types
@@ -55,6 +56,8 @@ def dynamics(
     epoch: Any, loss: Any, margin: Any, predicted: Any, labels: Any, flags: Any, records: Any
 ) -> None:
     """Carry each sample's history on by one epoch; see the contract."""
+    loss, margin, flags = in_order(loss), in_order(margin), in_order(flags)
+    predicted, labels = in_order(predicted), in_order(labels)
     n = np.uint64(len(flags))
     whole = n // EIGHT * EIGHT
     at = np.uint64(address_of(records))

@@ -47,6 +47,7 @@ RESULTS = {
     "int64": ctypes.c_int64, "float64": ctypes.c_double, "bool": ctypes.c_bool, "none": None,
 }  # fmt: skip
 MOST_RESULTS = 8  # words
+LEAST, MOST = -(1 << 63), (1 << 63) - 1  # of int64
 
 
 def supported() -> bool:
@@ -92,13 +93,6 @@ def numbers_of(arguments: tuple[Any, ...]) -> list[Any]:
         elif kind is not np.ndarray:
             found.append(x)
     return found
-
-
-def checked(numbers: list[Any]) -> list[Any]:
-    """Return numbers that ctypes, which would cut them off, can pass."""
-    if any(type(x) is int and not -(1 << 63) <= x < 1 << 63 for x in numbers):
-        raise OverflowError("an integer has more than 64 bits")
-    return numbers
 
 
 def kinds_of(form: Form) -> list[type]:
@@ -153,15 +147,20 @@ class Code:
         length = len(form)
 
         def call(arguments: tuple[Any, ...], compared: bool) -> Any:
+            passed = []
             if compared:
                 if tuples or len(arguments) != length:
                     return OTHER
                 for i, kind in numbers:
-                    if type(arguments[i]) is not kind:
+                    x = arguments[i]
+                    if type(x) is not kind:
                         return OTHER
-                passed = checked([arguments[i] for i, _ in numbers])
+                    passed.append(x)
             else:
-                passed = checked(numbers_of(arguments))
+                passed = numbers_of(arguments)
+            for x in passed:  # ctypes would cut them off
+                if type(x) is int and not LEAST <= x <= MOST:
+                    raise OverflowError("an integer has more than 64 bits")
             result_at = room() if room else None
             status = function(
                 id(arguments) + ITEMS, result_at, expected if compared else None, *passed

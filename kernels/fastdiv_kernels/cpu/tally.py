@@ -15,7 +15,7 @@ from fastdiv_kernels.contract import (
     LossSum,
     TallySum,
 )
-from fastdiv_kernels.cpu.eights import EIGHT, VALID, padded, whole_eights
+from fastdiv_kernels.cpu.eights import EIGHT, VALID, in_order, padded, whole_eights
 from fastdiv_kernels.cpu.jit import inner, kernel
 from fastdiv_kernels.cpu.packed import COPIES, LEVELS, settle_bins, tally_bins
 from fastdiv_kernels.cpu.windows import TILE, add_column, add_column_apart, count_rows
@@ -43,6 +43,8 @@ def tally(
     loss_sums: Any, sums: Any,
 ) -> None:  # fmt: skip
     """Add the stored scores of one epoch to its totals; see the contract."""
+    loss, confidence, margin = in_order(loss), in_order(confidence), in_order(margin)
+    brier, flags = in_order(brier), in_order(flags)
     keys, words = np.empty(TILE, np.uint64), np.empty(TILE, np.int64)
     table = np.zeros(COPIES * LEVELS, np.int64)
     found = np.zeros((3, LEVELS), np.int64)

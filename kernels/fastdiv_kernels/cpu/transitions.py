@@ -12,6 +12,7 @@ from fastdiv_kernels.cpu.eights import (
     I64,
     Rows,
     data_of,
+    in_order,
     padded,
     whole_eights,
 )
@@ -50,6 +51,10 @@ def transitions(
     predicted_to: Any, labels_to: Any, flags_to: Any, counts: Any, delta_sums: Any,
 ) -> None:  # fmt: skip
     """Add the same samples in two epochs to the cells of their table; see the contract."""
+    loss_from, predicted_from = in_order(loss_from), in_order(predicted_from)
+    labels_from, flags_from = in_order(labels_from), in_order(flags_from)
+    loss_to, predicted_to = in_order(loss_to), in_order(predicted_to)
+    labels_to, flags_to = in_order(labels_to), in_order(flags_to)
     cells = np.empty(TILE, np.int32)
     table = new_table(CELLS)
     n = np.uint64(len(flags_from))
