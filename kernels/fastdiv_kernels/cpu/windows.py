@@ -17,8 +17,10 @@ from fastdiv_kernels.cpu.arithmetic import as_int
 from fastdiv_kernels.cpu.eights import (
     COARSE,
     DOUBLE,
+    EIGHT,
     FINE,
     FLOAT,
+    I8,
     I32,
     I64,
     INFINITY,
@@ -27,6 +29,7 @@ from fastdiv_kernels.cpu.eights import (
     MAGNITUDE,
     ROUND_COARSE,
     ROUND_FINE,
+    ROWS,
     VALID,
     Rows,
     bits_32,
@@ -38,7 +41,7 @@ from fastdiv_kernels.cpu.sums import LOW, add
 from fastdiv_kernels.exact import LIMBS_32, ORIGIN_32, ORIGIN_64
 
 TILE = 512  # rows whose totals stay in 64 bits, in a window and in a packed word
-GROUP = 64  # rows that `count_flags` looks at
+GROUP = 64  # rows that are counted at once
 # What is too small for a window is taken times a power of two: float32 down to the last, float64
 # from 2**-83 to 2**-32.
 SMALL_32 = 66
@@ -238,36 +241,45 @@ column_totals_apart = totals_of(small=False, apart=True)
 small_column_totals = totals_of(small=True, apart=True)
 
 
-@intrinsic
-def count_flags(typing_context: Any, flags: Any, at: Any, mask: Any, wanted: Any) -> Any:
-    """Count the rows with flags & mask == wanted among GROUP from row `at`: compare, popcount."""
+def counting(group: int) -> Any:
+    """Make the intrinsic that counts the rows with flags & mask == wanted among `group` from `at`.
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(8), GROUP)
-        every = ir.Constant(ir.VectorType(ir.IntType(32), GROUP), [0] * GROUP)
-        zero = ir.Constant(ir.IntType(32), 0)
+    They are compared at once, and bits are counted: loops over single rows take long to compile.
+    """
 
-        def splat(x: Any) -> Any:
-            byte = builder.trunc(x, ir.IntType(8))
-            first = builder.insert_element(ir.Constant(vector, ir.Undefined), byte, zero)
-            return builder.shuffle_vector(first, first, every)
+    def count_flags(typing_context: Any, flags: Any, at: Any, mask: Any, wanted: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            flags, at, mask, wanted = data_of(context, builder, signature, args)
+            vector = ir.VectorType(I8, group)
+            every = ir.Constant(ir.VectorType(I32, group), [0] * group)
 
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        place = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
-        masked = builder.and_(builder.load(place, align=1), splat(args[2]))
-        equal = builder.icmp_unsigned("==", masked, splat(args[3]))
-        return builder.ctpop(builder.bitcast(equal, ir.IntType(GROUP)))
+            def splat(x: Any) -> Any:
+                none = ir.Constant(vector, ir.Undefined)
+                first = builder.insert_element(none, builder.trunc(x, I8), ir.Constant(I32, 0))
+                return builder.shuffle_vector(first, first, every)
 
-    return types.int64(flags, at, types.int64, types.int64), generate
+            place = builder.bitcast(builder.gep(flags, [at]), vector.as_pointer())
+            masked = builder.and_(builder.load(place, align=1), splat(mask))
+            equal = builder.icmp_unsigned("==", masked, splat(wanted))
+            found = builder.ctpop(builder.bitcast(equal, ir.IntType(group)))
+            return found if group == GROUP else builder.zext(found, I64)
+
+        return types.int64(flags, at, types.int64, types.int64), generate
+
+    return intrinsic(count_flags)
+
+
+count_group = counting(GROUP)
+count_eight = counting(ROWS)
 
 
 @inner()
 def count_rows(flags: Any, at: Any, rows: Any, mask: Any, wanted: Any) -> Any:
-    """Count the rows with flags & mask == wanted among `rows` rows from row `at`."""
+    """Count the rows with flags & mask == wanted among whole eights of rows from row `at`."""
     total = np.int64(0)
     whole = rows // np.uint64(GROUP) * np.uint64(GROUP)
     for i in range(np.uint64(0), whole, np.uint64(GROUP)):
-        total += count_flags(flags, at + i, mask, wanted)
-    for i in range(whole, rows):
-        total += flags[at + i] & mask == wanted
+        total += count_group(flags, at + i, mask, wanted)
+    for i in range(whole, rows, EIGHT):
+        total += count_eight(flags, at + i, mask, wanted)
     return total
