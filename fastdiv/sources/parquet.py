@@ -123,11 +123,11 @@ class ParquetContainer(Whole):
     ) -> Iterator[pa.RecordBatch]:
         """Yield a row group as Arrow reads it, of which only the first rows are needed."""
         if isinstance(self.file, LocalFile):
-            yield from self._by_arrow(self.file.path, group, columns, rows)
+            yield from self._by_arrow(group, columns, rows)
             return
         some = Fetched(self.file, self._stored_of(group, columns), first=True)
         with closing(some):
-            yield from self._by_arrow(some.arrow(), group, columns, rows, HEAD_BYTES)
+            yield from self._by_arrow(group, columns, rows, some.arrow(), HEAD_BYTES)
 
     def prepare(self, group: int, columns: Sequence[str]) -> None:
         """Begin to fetch a row group of a remote file."""
@@ -166,7 +166,7 @@ class ParquetContainer(Whole):
         with closing(_named(lambda: self._bytes(group, columns), self.path)) as stored:
             reader = Group(
                 stored.chunk, self._groups[group], self._stored, self.schema,
-                lambda names, n: self._by_arrow(stored.arrow(), group, names, n),
+                lambda names, n: self._by_arrow(group, names, n, stored.arrow()),
             )  # fmt: skip
             try:
                 try:
@@ -190,17 +190,18 @@ class ParquetContainer(Whole):
         )
 
     def _by_arrow(
-        self, source: Any, group: int, columns: Sequence[str], rows: int, buffer: int = READ_BYTES
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield some columns of a row group as Arrow reads them."""
+        self, group: int, columns: Sequence[str], rows: int, source: Any = None,
+        buffer: int = READ_BYTES,
+    ) -> Iterator[pa.RecordBatch]:  # fmt: skip
+        """Yield some columns of a row group as Arrow reads them, by default from a local path."""
         done = 0
         types = {name: self.flat.field(name).type for name in columns}
         lists = [name for name, type_ in types.items() if is_list(plain_type(type_))]
         values = dict.fromkeys(lists, 0)
         texts = [n for n, t in types.items() if is_string(t) or pa.types.is_dictionary(t)]
-        batches = _open(source, self.path, self._metadata, buffer).iter_batches(
-            rows, row_groups=[group], columns=list(columns), use_threads=False
-        )
+        batches = _open(
+            self.file.path if source is None else source, self.path, self._metadata, buffer
+        ).iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False)
         while True:
             where = self.place(group, done)
             batch = _named(partial(next, batches, None), where)
