@@ -15,7 +15,7 @@ PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY = 0, 2, 3, 8
 MOST_HEADER_BYTES = 1 << 16
 # Where fields lie among the numbers that the kernel tells: of the header, and of a page's kind.
 FIELDS, OF_DATA, OF_DATA_V2 = 64, 16, 48
-MISSING = -(1 << 63)
+MISSING, OTHER = -(1 << 63), 1 - (1 << 63)
 
 
 class Unexpected(Exception):  # noqa: N818  # no error: another reader takes over
@@ -54,11 +54,12 @@ def quick_header(data: NDArray[np.uint8], room: NDArray[np.int64]) -> tuple[Page
     elif kind == DATA_V2:
         of = room[OF_DATA_V2 : OF_DATA_V2 + 8].tolist()
         _, values, _, _, encoding, definition, repetition, flag = of
-        levels, sizes, compressed = (RLE, RLE), (repetition, definition), flag != 0
+        levels, sizes = (RLE, RLE), (repetition, definition)
+        compressed = flag if flag == OTHER else flag != 0
     else:
         return None
     told = (uncompressed, size, values, encoding, definition, repetition)
-    if min(told) < 0 or max(told) >= 1 << 31:
+    if min(told) < 0 or max(told) >= 1 << 31 or OTHER in (crc, compressed):
         return None
     return PageHeader(
         kind, size, uncompressed, crc, values, encoding, levels, sizes, compressed
@@ -70,7 +71,7 @@ def read_header(data: bytes) -> tuple[PageHeader, int]:
     try:
         fields, end = read_struct(data)
         kind, uncompressed, size = fields[1], fields[2], fields[3]
-        crc = fields.get(4)
+        crc = None if 4 not in fields else _number(fields[4])
         if kind == DATA:
             of = fields[5]
             header = PageHeader(
@@ -80,7 +81,7 @@ def read_header(data: bytes) -> tuple[PageHeader, int]:
             of = fields[8]
             header = PageHeader(
                 kind, size, uncompressed, crc, of[1], of[4], level_sizes=(of[6], of[5]),
-                is_compressed=of.get(7, True),
+                is_compressed=_number(of.get(7, True)) != 0,
             )  # fmt: skip
         elif kind == DICTIONARY:
             of = fields[7]
@@ -93,3 +94,9 @@ def read_header(data: bytes) -> tuple[PageHeader, int]:
     if not all(isinstance(x, int) and 0 <= x < 1 << 31 for x in numbers):
         raise Unexpected("a page header that cannot be true")
     return header, end
+
+
+def _number(x: object) -> int:
+    if not isinstance(x, int):
+        raise TypeError("no number")
+    return x

@@ -13,7 +13,7 @@ from fastdiv_kernels.cpu.jit import brief_kernel, inner
 
 ROOM = 16  # numbers of fields of a struct, from 0 on
 STRUCTS = (5, 7, 8)  # fields of the header that are structs whose own fields are told
-MISSING = -(1 << 63)
+MISSING, OTHER = -(1 << 63), 1 - (1 << 63)
 DEEPEST = 8  # structs within structs
 MOST_SHIFT = 63  # of a varint
 TRUE, FALSE, SHORT, WORD, LONG, TEXT, STRUCT = 1, 2, 4, 5, 6, 8, 12
@@ -42,7 +42,7 @@ def read_page_header(data: Any, fields: Any) -> Any:
     ----------
     fields : (4 * ROOM,) int64, written
         The fields of the header by their numbers, then those of each of STRUCTS; MISSING where
-        there is none.
+        there is none, OTHER where it is no number.
 
     Returns
     -------
@@ -75,12 +75,14 @@ def read_page_header(data: Any, fields: Any) -> Any:
         elif kind in (TRUE, FALSE):
             if told:
                 fields[place] = np.int64(kind == TRUE)
-        elif kind == TEXT:
+        elif kind in (TEXT, STRUCT) and told:
+            fields[place] = OTHER
+        if kind == TEXT:
             size, at = varint(data, at)
             if size > np.uint64(len(data)):
                 return -1
             at += np.int64(size)
-        elif kind == STRUCT:
+        if kind == STRUCT:
             if depth + 1 == DEEPEST:
                 return -1
             if depth == 0:
@@ -90,6 +92,6 @@ def read_page_header(data: Any, fields: Any) -> Any:
                         row = i + 1
             depth += 1
             numbers[depth] = 0
-        else:
+        if kind not in (SHORT, WORD, LONG, TRUE, FALSE, TEXT, STRUCT):
             return -1
     return -1
