@@ -26,6 +26,8 @@ def as_array(values: Any, what: str) -> tuple[Array, bool]:
     what : str
         What the values are, for errors.
     """
+    if type(values) is np.ndarray and values.dtype.isbuiltin == 1:
+        return values, False
     if hasattr(values, "detach"):  # a tensor of torch may belong to a graph, which DLPack refuses
         values = values.detach()
     if hasattr(values, "__dlpack_device__") and not isinstance(values, np.ndarray):
@@ -71,6 +73,8 @@ def as_predictions(predictions: Any, dtype: str | None = None) -> Array:
             f"predictions have {x.shape[1]} class(es): at least 2 are needed "
             "(for one score p of the positive class, pass the two columns 1 - p and p)"
         )
+    if x.flags.c_contiguous and x.dtype.isnative:
+        return x
     return np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
 
 
@@ -83,8 +87,8 @@ def _words(x: Array, dtype: str) -> tuple[Array, bool]:
     return x.view(BFLOAT16 if bfloat16 else np.float16), bfloat16
 
 
-def as_labels(labels: Any, n: int) -> Array:
-    """Return integer labels as (n,) int32, those that do not fit as -1."""
+def integer_labels(labels: Any, n: int) -> Array:
+    """Return labels (n,) as the integers that they are, or say what is wrong with them."""
     y, _ = as_array(labels, "labels")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -94,6 +98,16 @@ def as_labels(labels: Any, n: int) -> Array:
         y = y.astype(np.int32)
     if y.dtype.kind not in "iu":
         raise UsageError(f"labels must be integers, not {y.dtype}")
+    return y
+
+
+def as_int32(y: Array) -> Array:
+    """Return integers (n,) as int32 in C order, those that do not fit as -1."""
+    if y.dtype == np.int32 and y.dtype.isnative and y.flags.c_contiguous:
+        return y
     if y.dtype.itemsize > 4 or y.dtype == np.uint32:
-        y = np.where((y < 0) | (y > INT32.max), -1, y)
+        # What is negative is large without its sign: one look at each instead of five.
+        unsigned = y.view(np.dtype(f"u{y.dtype.itemsize}").newbyteorder(y.dtype.byteorder))
+        if len(y) and unsigned.max() > INT32.max:
+            y = np.where((y < 0) | (y > INT32.max), -1, y)
     return np.ascontiguousarray(y, dtype=np.int32)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdiv.arrays import as_labels, as_predictions
+from fastdiv.arrays import as_int32, as_predictions, integer_labels
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
@@ -21,9 +22,18 @@ if TYPE_CHECKING:
 
 KINDS = {"logits": Kind.LOGITS, "probs": Kind.PROBS, "logprobs": Kind.LOGPROBS}
 PIECE_BYTES = 4 << 20  # predictions a thread takes at once
+MOST_HELPERS = 256  # threads are begun one by one, as they are needed
 # Predictions scored before more is made of them and their scores: so many bytes, or rows where
 # these are more, for each tile costs some calls; but no more bytes than that.
 TILE_BYTES, TILE_ROWS, MOST_TILE_BYTES = 1 << 20, 1 << 10, 4 << 20
+
+
+# The dtypes of Scores, that of losses for all predictions but float64.
+SCORES = {
+    name: getattr(Scores.empty(0, np.dtype(np.float32)), name).dtype
+    for name in Scores.__dataclass_fields__
+    if name != "profile"
+}
 
 
 def usable_threads(threads: int | None) -> int:
@@ -86,7 +96,7 @@ def score(
     kernels = resolve(backend)
     of_kind = kind_of(kind)
     x = as_predictions(predictions)
-    y = as_labels(labels, len(x))
+    y = integer_labels(labels, len(x))
     if out is None:
         out = Scores.empty(len(x), x.dtype)
     else:
@@ -94,22 +104,61 @@ def score(
     step = max(1, PIECE_BYTES // max(1, x.itemsize * x.shape[1]))
     pieces = range(0, len(x), step)
 
+    if len(pieces) == 1:
+        kernels.score(x, as_int32(y), of_kind, *out.arrays())
+        return out
+
     def score_piece(start: int) -> None:
-        stop = min(start + step, len(x))
-        kernels.score(x[start:stop], y[start:stop], of_kind, *out.rows(start, stop).arrays())
+        rows = slice(start, start + step)
+        kernels.score(x[rows], as_int32(y[rows]), of_kind, *out.take(rows).arrays())
 
     run_all(score_piece, pieces, usable_threads(threads))
     return out
 
 
+_helpers: ThreadPoolExecutor | None = None  # threads, made when they are needed, and kept
+
+
+def _forget_helpers() -> None:
+    """Let a forked process make its own threads: it has none of its parent's."""
+    global _helpers
+    _helpers = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_helpers)
+
+
 def run_all(work: Callable[[int], None], items: range, threads: int) -> None:
-    """Call `work` on every item, on a thread pool where that helps."""
-    if threads == 1 or len(items) <= 1:
-        for item in items:
-            work(item)
-    else:
-        with ThreadPoolExecutor(min(threads, len(items))) as pool:
-            list(pool.map(work, items))
+    """Call `work` on every item, in this thread and as many others as help."""
+    global _helpers
+    left, taking = iter(items), Lock()
+
+    def work_off() -> None:
+        try:
+            while True:
+                with taking:
+                    item = next(left, None)
+                if item is None:
+                    return
+                work(item)
+        except BaseException:
+            with taking:  # nobody begins another item
+                for _ in left:
+                    pass
+            raise
+
+    futures = []
+    if min(threads, len(items)) > 1:
+        pool = _helpers = _helpers or ThreadPoolExecutor(MOST_HELPERS, "fastdiv-scores")
+        futures = [pool.submit(work_off) for _ in range(min(threads, len(items)) - 1)]
+    try:
+        work_off()
+    finally:
+        waiting = [future for future in futures if not future.cancel()]
+        wait(waiting)
+    for future in waiting:
+        future.result()
 
 
 def score_batch(
@@ -165,11 +214,11 @@ def _note_problems(scores: Scores, problems: NDArray[np.uint8]) -> None:
 def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:
     if not isinstance(out, Scores):
         raise UsageError(f"out must be the Scores of an earlier call, not {type(out).__name__}")
-    expected = Scores.empty(0, dtype)
-    for have, want in zip(out.arrays(), expected.arrays(), strict=True):
+    wanted = {**SCORES, "loss": np.dtype(np.float64)} if dtype == np.float64 else SCORES
+    for have, want in zip(out.arrays(), wanted.values(), strict=True):
         usable = have.flags.c_contiguous and have.flags.writeable and have.flags.aligned
-        if len(have) != n or have.dtype != want.dtype or not usable:
+        if len(have) != n or have.dtype != want or not usable:
             raise UsageError(
-                f"out holds {len(have)} rows of {have.dtype} where {n} of {want.dtype} are needed, "
+                f"out holds {len(have)} rows of {have.dtype} where {n} of {want} are needed, "
                 "contiguous and writable"
             )
