@@ -22,6 +22,7 @@ from fastdiv_kernels.cpu.vectors import (
     BYTES,
     FLOATS,
     GROUP,
+    HELD,
     INTS,
     LANES,
     REAL,
@@ -52,9 +53,10 @@ class Emitter:
     """Emits one function that scores tiles, for a number of classes and a form of predictions."""
 
     def __init__(self, function: Any, classes: int | None, stored: str) -> None:
-        (self.predictions, self.labels, kind, tolerance, self.scratch, classes_given, self.tiles,
+        (self.predictions, self.labels, kind, tolerance, room, classes_given, self.tiles,
          *self.outputs) = function.args  # fmt: skip
-        self.v = Vectors(ir.IRBuilder(function.append_basic_block("entry")))
+        self.v = Vectors(ir.IRBuilder(function.append_basic_block("entry")), room)
+        self.scratch = self.v.at(room, HELD, COLUMN_BYTES)
         self.literal = classes
         self.stored = stored
         self.size = STORED_BYTES[stored]
@@ -269,6 +271,7 @@ class Emitter:
         v, b = self.v, self.v.builder
 
         def one(index: Any, second: Any, rank: Any, *carried: Any) -> Sequence[Any]:
+            v.barrier()
             v.prefetch(b.add(v.at(rows, index, LANES * self.size), self.ahead))
             x = self.column(index)
             number = v.everywhere(v.load(v.at(self.numbers, index, 4), REAL, align=4))

@@ -20,7 +20,7 @@ from fastdiv_kernels.cpu.few_tiles import (
     score_tiles_two,
 )
 from fastdiv_kernels.cpu.jit import inner, kernel, overload
-from fastdiv_kernels.cpu.vectors import LANES
+from fastdiv_kernels.cpu.vectors import HELD, LANES
 
 
 @inner()
@@ -32,12 +32,12 @@ def score_by(
     limit = np.float32(tolerance)  # the largest that is not above the tolerance
     limit = limit if limit <= tolerance else as_float(np.int32(as_int(limit) - np.int32(1)))
     row_bytes = c * stored_bytes(stored)
-    # Room for a tile's columns, then the numbers of the columns; in whole cache lines.
-    columns = np.empty((c + 1) * LANES + c, np.float32)
+    # Room for constants, a tile's columns, and the numbers of the columns; in whole cache lines.
+    columns = np.empty((HELD + c + 1) * LANES + c, np.float32)
     before = -address_of(columns) % COLUMN_BYTES
     scratch = address_of(columns) + before
     for j in range(c):
-        columns[before // 4 + c * LANES + j] = j
+        columns[before // 4 + (HELD + c) * LANES + j] = j
     given = address_of(labels)
     tiles = n // LANES
     if tiles:

@@ -20,6 +20,7 @@ from fastdiv_kernels.cpu.control import SIZE, Control
 from fastdiv_kernels.cpu.lanes import WIDE
 
 LANES = 16
+HELD = 0 if WIDE else 64  # constants that are kept in memory
 GROUP = 4  # columns that are turned at once: 128 bits of float32
 
 BIT, BYTE, WORD, HALF_INT = (ir.IntType(bits) for bits in (1, 8, 32, 16))
@@ -67,11 +68,33 @@ def float_below(x: float) -> float:
 class Vectors(Control):
     """Emits IR for vectors of LANES numbers at the end of a builder's block."""
 
+    def __init__(self, builder: Any, room: Any) -> None:
+        super().__init__(builder)
+        self.entry = builder.block
+        self.room = room
+        self.held: dict[float, int] = {}
+
     # -- constants and conversions ----------------------------------------------------------
 
     def real(self, x: float) -> Any:
-        """Return x in every lane."""
-        return ir.Constant(FLOATS, [float(np.float32(x))] * LANES)
+        """Return x in every lane.
+
+        With few registers it is read from the room (the address of HELD vectors) where it is used:
+        reading it is part of most instructions, but repeating one number in all lanes is not.
+        """
+        constant = ir.Constant(FLOATS, [float(np.float32(x))] * LANES)
+        if x == 0 or np.isnan(x) or (x not in self.held and len(self.held) == HELD):
+            return constant
+        if x not in self.held:
+            self.held[x] = len(self.held)
+            with self.builder.goto_block(self.entry):
+                self.store(constant, self.at(self.room, self.held[x], 4 * LANES), 4 * LANES)
+        return self.load(self.at(self.room, self.held[x], 4 * LANES), align=4 * LANES)
+
+    def barrier(self) -> None:
+        """Keep LLVM from reading constants before; it would read all, and then write them down."""
+        if not WIDE:
+            self.builder.fence("seq_cst", "singlethread")
 
     def whole(self, x: int) -> Any:
         """Return an int32 in every lane."""
