@@ -68,17 +68,18 @@ def block_order(
         first, second = block.vectors(below), block.vectors(below)
         where = block.vectors(lanes.whole(0))
         better = [block.vectors(lanes.none()) for _ in range(PARTS)]
-        # The one that counts is loaded, which keeps choosing it off the ports that vectors need.
-        thresholds = cgutils.alloca_once(b, lanes.real, size=2)
-        for k, x in enumerate((lanes.next_above(args[3]), args[3])):
-            b.store(x, b.gep(thresholds, [INT64(k)]))
+        above, y = (b.bitcast(x, lanes.integer) for x in (lanes.next_above(args[3]), args[3]))
+        change = b.xor(above, y)
 
         def visit(xs: list[Any], start: Any) -> None:
             """Take vectors that begin `start` values into the block."""
             b = block.builder
             end = b.add(args[1], b.add(start, INT64(GROUP)))
-            before = b.zext(b.icmp_signed("<=", end, args[4]), INT64)
-            threshold = lanes.spread(b.load(b.gep(thresholds, [before])))
+            # All bits where the group ends before the label; a choice would be a branch.
+            before = b.ashr(b.sub(b.sub(end, INT64(1)), args[4]), INT64(63))
+            before = before if lanes.integer == INT64 else b.trunc(before, lanes.integer)
+            bits = b.xor(above, b.and_(change, before))
+            threshold = lanes.spread(b.bitcast(bits, lanes.real))
             for k, x in enumerate(xs):
                 n = better[k % PARTS]
                 b.store(lanes.counted(b.load(n), b.fcmp_ordered(">=", x, threshold)), n)
