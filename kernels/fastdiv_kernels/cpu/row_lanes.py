@@ -2,8 +2,8 @@
 
 LLVM vectorises loops by itself, but by half of the registers' width where a processor is known to
 clock down (measured with `exp`: half the speed), never a maximum that passes over NaN, and never
-both of two sums, of which one is masked. So the passes of `row_passes` are written in vectors of
-512 bits; for a processor whose registers are narrower LLVM splits them.
+both of two sums, of which one is masked. So the passes of `row_passes` are written in vectors, as
+wide as registers: twice as wide, and split by LLVM, they need more registers than AVX2 has.
 """
 
 import os
@@ -16,7 +16,7 @@ from llvmlite import ir
 from fastdiv_kernels.cpu.arithmetic import IN_HARDWARE
 from fastdiv_kernels.cpu.jit import types
 
-# Whether an operation can be told which lanes it is for; otherwise a 0 is added in the others.
+# Whether an operation can be told which lanes it is for, and registers have 512 bits.
 MASKS = (
     not os.environ.get("NUMBA_CPU_NAME")  # Numba compiles for another machine
     and "NUMBA_CPU_FEATURES" not in os.environ

@@ -1,9 +1,9 @@
 """`score_rows`: rows with many classes, one after another; see `score`.
 
 A row is read from memory once, in blocks. Of each block first the order is found (`block_order`),
-then, while it is in the first cache, the sums (`block_exps`, `block_probs`), and meanwhile what
-comes after the block is asked for. The sums are relative to the largest value so far; where a
-block has a larger one, they are rescaled.
+which copies it, then, of the copy in the first cache, the sums (`block_exps`, `block_probs`), and
+meanwhile what comes after the block is asked for. The sums are relative to the largest value so
+far; where a block has a larger one, they are rescaled.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ from fastdiv_kernels.cpu.row_passes import (
 )
 
 BLOCK = 1024  # values, a multiple of GROUP
-TURN = 1024
+TURN = 1024  # values of rows of one block, of which the order is found before the sums
 AT_ONCE = 64  # rows that are finished together
 PADDING = 64  # values beside a copy
 NEAR = 16384  # bytes ahead of what is worked on, that are asked for
