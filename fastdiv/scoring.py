@@ -94,7 +94,7 @@ def score(
         Where shapes or dtypes do not fit.
     """
     kernels = resolve(backend)
-    of_kind = kind_of(kind)
+    of_kind, threads = kind_of(kind), usable_threads(threads)
     x = as_predictions(predictions)
     y = integer_labels(labels, len(x))
     if out is None:
@@ -112,7 +112,7 @@ def score(
         rows = slice(start, start + step)
         kernels.score(x[rows], as_int32(y[rows]), of_kind, *out.take(rows).arrays())
 
-    run_all(score_piece, pieces, usable_threads(threads))
+    run_all(score_piece, pieces, threads)
     return out
 
 
