@@ -204,11 +204,10 @@ class Fetch:
             again.close()
 
 
-class Sparse(io.RawIOBase):
-    """A file as Arrow reads it, of which some parts are fetched."""
+class Seekable(io.RawIOBase):
+    """A file of so many bytes that is read from any place on."""
 
-    def __init__(self, fetch: Fetch, size: int) -> None:
-        self._fetch = fetch
+    def __init__(self, size: int) -> None:
         self._size = size
         self._at = 0
 
@@ -226,8 +225,19 @@ class Sparse(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place."""
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
+        place = offset + (0, self._at, self._size)[whence]
+        if place < 0:
+            raise ValueError(f"there is no place {place} in a file")
+        self._at = place
+        return place
+
+
+class Sparse(Seekable):
+    """A file as Arrow reads it, of which some parts are fetched."""
+
+    def __init__(self, fetch: Fetch, size: int) -> None:
+        super().__init__(size)
+        self._fetch = fetch
 
     def read(self, size: int | None = -1) -> memoryview:
         """Return the next bytes."""

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import io
-
-from fastdiv.sources.files.fetch import BLOCK_BYTES, Fetch
+from fastdiv.sources.files.fetch import BLOCK_BYTES, Fetch, Seekable
 from fastdiv.sources.files.transfers import Block, Readable, Transfers
 
 FIRST_BYTES = 128 << 10  # more than headers and the directory of an archive take
 GROWTH = 4
 
 
-class Stream(io.RawIOBase):
+class Stream(Seekable):
     """A remote file. Only after a second block is needed are others read ahead."""
 
     def __init__(self, file: Readable, size: int, transfers: Transfers) -> None:
+        super().__init__(size)
         self._file = file
-        self._size = size
         self._transfers = transfers
-        self._at = 0
         self._first_stop = 0
         self._fetch: Fetch | None = None
         self._is_ahead = False
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the place that is read next."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
-        place = offset + (0, self._at, self._size)[whence]
-        if place < 0:
-            raise ValueError(f"there is no place {place} in a file")
-        self._at = place
-        return place
 
     def read(self, size: int | None = -1) -> bytes:
         """Return the next bytes, as many as are asked for unless the file ends."""
