@@ -55,7 +55,6 @@ class Scorer:
         self._kernels = kernels
         self._kind = kind
         self._dtype = dtype
-        self._loss_dtype = np.dtype(np.float64 if dtype == np.float64 else np.float32)
         self._classes = classes
         self._rows = rows
         self._clip_nats = clip_nats
@@ -68,7 +67,7 @@ class Scorer:
         room = self._take(n)
         # Totals of very many classes would take longer than those of all rows by the store.
         alike = batch.splits is None and not isinstance(batch.epochs, np.ndarray)
-        totals = RowTotals.zero(self._loss_dtype, c) if alike and c <= self._rows else None
+        totals = RowTotals.zero(room.scores.loss.dtype, c) if alike and c <= self._rows else None
 
         no_profile = np.empty((n, 0), np.float16)
 

@@ -46,18 +46,19 @@ class Mergeable:
 
     def carried(self) -> Self:
         """Return the same with all sums in canonical form."""
-        same = {f.name: getattr(self, f.name).copy() for f in fields(self)}  # type: ignore[arg-type]
-        return type(self)(
-            **{name: exact.carry(x) if name.endswith("sums") else x for name, x in same.items()}
-        )
+        return self._made_of({f.name: getattr(self, f.name).copy() for f in fields(self)})  # type: ignore[arg-type]
 
     def merge(self, other: Self) -> Self:
         """Return the state of both parts of the data."""
-        both = {}
-        for f in fields(self):  # type: ignore[arg-type]  # every state is a dataclass
-            added = getattr(self, f.name) + getattr(other, f.name)
-            both[f.name] = exact.carry(added) if f.name.endswith("sums") else added
-        return type(self)(**both)
+        return self._made_of(
+            {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        )
+
+    def _made_of(self, arrays: Mapping[str, Int64s]) -> Self:
+        """Return a state of arrays that are nobody else's, with sums in canonical form."""
+        return type(self)(
+            **{name: exact.carry(x) if name.endswith("sums") else x for name, x in arrays.items()}
+        )
 
     def pack(self) -> dict[str, bytes]:
         """Return the arrays as bytes."""

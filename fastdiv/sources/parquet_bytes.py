@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,6 @@ import pyarrow as pa
 from fastdiv.sources.files.fetch import Fetch, Sparse
 from fastdiv.sources.files.file import LocalFile, RemoteFile
 from fastdiv.sources.pages.chunk import Bytes, ChunkBytes
-from fastdiv.sources.pages.group import chunk_of, mapped
 from fastdiv.sources.parquet_footer import ColumnChunk
 
 PAGE_BYTES = 1 << 20  # that pages mostly have at most
@@ -26,7 +27,7 @@ class Mapped:
 
     def __init__(self, file: LocalFile, size: int) -> None:
         self._path = file.path
-        self._file: Bytes = mapped(file.path, size)
+        self._file = mapped(file.path, size)
 
     def arrow(self) -> Any:
         """Return what Arrow reads it by."""
@@ -34,7 +35,8 @@ class Mapped:
 
     def chunk(self, chunk: ColumnChunk) -> ChunkBytes:
         """Return those of a column chunk; none where the file has not all of them."""
-        return chunk_of(self._file, chunk)
+        span = _span(chunk, len(self._file))
+        return self._file[:0] if span is None else self._file[slice(*span)]
 
     def check(self) -> None:
         """Do nothing: what is mapped stays."""
@@ -85,6 +87,14 @@ class Fetched:
     def close(self) -> None:
         """Let go of what was fetched."""
         self._fetch.close()
+
+
+def mapped(path: str, size: int) -> Bytes:
+    """Map a file, which must still be as long as it was; it goes with the last array of it."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size != size or not size:
+            raise OSError(f"the file is no longer {size} bytes long: it was written over")
+        return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
 
 
 def _span(chunk: ColumnChunk, size: int) -> tuple[int, int] | None:

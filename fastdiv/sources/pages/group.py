@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from fastdiv.sources.container import Apart
 from fastdiv.sources.fields import flat_column, top_column
-from fastdiv.sources.pages.chunk import Bytes, ChunkBytes
+from fastdiv.sources.pages.chunk import ChunkBytes
 from fastdiv.sources.pages.columns import Column, plan_of
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf, RowGroup
@@ -81,20 +78,6 @@ class ArrowRows:
             return dict(zip(parts[0].schema.names, parts[0].columns, strict=True))
         names = parts[0].schema.names
         return {name: pa.concat_arrays([part.column(name) for part in parts]) for name in names}
-
-
-def mapped(path: str, size: int) -> Bytes:
-    """Map a file, which must still be as long as it was; it goes with the last array of it."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size != size or not size:
-            raise OSError(f"the file is no longer {size} bytes long: it was written over")
-        return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
-
-
-def chunk_of(file: Bytes, chunk: ColumnChunk) -> Bytes:
-    """Return where a column chunk lies in a file; nothing where the file has not all of it."""
-    end = chunk.start + chunk.total_compressed_size
-    return file[chunk.start : end] if 0 <= chunk.start <= end <= len(file) else file[:0]
 
 
 class Group:
