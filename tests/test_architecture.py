@@ -95,6 +95,7 @@ ON_THE_CPU = {
         "fastdiv_kernels.cpu.columns",
         "fastdiv_kernels.cpu.page_headers",
         "fastdiv_kernels.cpu.pages",
+        "fastdiv_kernels.page_table",
     },
 }
 

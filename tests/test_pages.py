@@ -10,15 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastdiv
-from fastdiv.sources.pages.headers import (
-    DATA,
-    DATA_V2,
-    FIELDS,
-    Unexpected,
-    quick_header,
-    read_header,
-)
+from fastdiv.sources.pages.headers import PageHeader, Unexpected, read_header
 from fastdiv.sources.parquet import ParquetContainer
+from fastdiv_kernels.page_table import COLUMNS as TABLE_COLUMNS
+from fastdiv_kernels.page_table import DATA, DATA_V2, HEADER, START
 
 N, C = 1500, 7
 COLUMNS = ("id", "label", "small", "logits")
@@ -276,12 +271,27 @@ def test_a_header_damaged_anywhere_is_refused_or_read_as_arrow_reads_it(tmp_path
     assert tried > 500
 
 
+def quick_header(data):
+    """Return what the kernel reads at the beginning of a column chunk: a header and its end."""
+    from fastdiv_kernels.cpu.page_headers import read_page_headers
+
+    row = np.empty((1, TABLE_COLUMNS), np.int64)
+    end = 1 << 32
+    n, at = read_page_headers(data, 0, end, end, 1, 1 << 30, end, row)
+    if not n:
+        return None
+    *numbers, compressed = row[0, :HEADER].tolist()
+    header = PageHeader(*numbers, bool(compressed))
+    assert at == row[0, START] + header.size
+    return header, int(row[0, START])
+
+
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x15", b"\x15\x00" * 40, b"\xff" * 200,
                                   b"\x1c" * 200])  # fmt: skip
 def test_headers_that_are_none(data):
     with pytest.raises(Unexpected):
         read_header(data)
-    assert quick_header(np.frombuffer(data, np.uint8), np.empty(FIELDS, np.int64)) is None
+    assert quick_header(np.frombuffer(data, np.uint8)) is None
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -291,21 +301,20 @@ def test_headers_read_quickly_are_the_same(tmp_path, version):
     pq.write_table(table(values(n=300)), path, data_page_version=version, data_page_size=1500,
                    write_batch_size=32, write_page_checksum=True)  # fmt: skip
     whole = path.read_bytes()
-    room = np.empty(FIELDS, np.int64)
     quick = tried = 0
     for at, size in header_places(path):
         for place, new in itertools.product(range(at, at + size), range(0, 256, 5)):
             near = np.frombuffer(whole[at : at + 200], np.uint8).copy()
             near[place - at] = new
-            found = quick_header(near, room)
+            found = quick_header(near)
             tried += 1
             if found is not None:
                 quick += 1
                 assert found == read_header(near.tobytes())
-            assert quick_header(near[: size - 1], room) in (None, found)
+            assert quick_header(near[: size - 1]) in (None, found)
         near = np.frombuffer(whole[at : at + 200], np.uint8)
         kind = read_header(near.tobytes())[0].kind
-        assert (quick_header(near, room) is None) == (kind not in (DATA, DATA_V2))
+        assert (quick_header(near) is None) == (kind not in (DATA, DATA_V2))
     assert quick > tried / 4
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,22 +11,30 @@ from numpy.typing import NDArray
 
 from fastdiv.sources.pages.codec import BROTLI, GZIP, SNAPPY, ZSTD, decompress
 from fastdiv.sources.pages.headers import (
-    DATA,
-    DATA_V2,
-    DICTIONARY,
-    FIELDS,
-    INDEX,
     MOST_HEADER_BYTES,
-    PLAIN,
-    PLAIN_DICTIONARY,
-    RLE,
-    RLE_DICTIONARY,
     PageHeader,
     Unexpected,
-    quick_header,
     read_header,
 )
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
+from fastdiv_kernels.page_table import (
+    AT,
+    BYTES,
+    COLUMNS,
+    DATA_V2,
+    DICTIONARY,
+    HEADER,
+    INDEX,
+    LENGTH,
+    LEVELS,
+    MADE_HERE,
+    NONE,
+    PLAIN,
+    PLAIN_DICTIONARY,
+    REASONS,
+    START,
+    VALUES,
+)
 
 Bytes = NDArray[np.uint8]
 
@@ -43,19 +50,14 @@ class ChunkBytes(Protocol):
 # How much larger than it is stored a page can be, by codec.
 MOST_LARGER = {SNAPPY: 25, GZIP: 1100, BROTLI: 100_000, ZSTD: 100_000}
 NEAR = 128  # bytes that most headers are within
-WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
-
-
-@dataclass(slots=True)
-class Piece:
-    """Values of a page that follow one another."""
-
-    start: int  # which value of the chunk the first one is
-    values: Bytes  # (bytes,) of whole values, wherever they lie
+TOGETHER = 64  # pages read by one call, at most
+WIDTHS = (2, 4, 8)  # of values that a dictionary may have
 
 
 class ColumnPages:
-    """Yields the values of a column chunk, of one width, of which none is missing.
+    """Gives the values of a column chunk, of one width, of which none is missing.
+
+    Pages are read several at once: each step lets Python's lock go once for all of them.
 
     Parameters
     ----------
@@ -79,169 +81,183 @@ class ColumnPages:
     ) -> None:
         self._data = data
         self._chunk = chunk
-        self._leaf = leaf
         self._width = width
-        self._period = period
+        self._levels = leaf.max_repetition, leaf.max_definition, period
         self._at = 0
         self._end = chunk.total_compressed_size
         if len(data) != self._end:
             raise Unexpected("pages that are not in the file")
         if chunk.codec and chunk.codec not in MOST_LARGER:
             raise Unexpected("a codec that is rare")
-        self._fields = np.empty(FIELDS, np.int64)
+        self._larger = MOST_LARGER[chunk.codec] if chunk.codec else 0
+        self._table = np.empty((TOGETHER, COLUMNS), np.int64)
         self._done = 0  # values
         self._failed: Unexpected | None = None
-        self._dictionary: Any = None
+        self._dictionary: Bytes | None = None  # aligned
 
     @property
     def left(self) -> int:
         """Values still to come."""
         return self._chunk.num_values - self._done
 
-    def next(self) -> Piece:
-        """Return the values of the next page that has some; none after one that had to fail."""
+    def next(self, values: int) -> list[Bytes]:
+        """Return the values of the next pages, wherever they lie, each (bytes,) of a page.
+
+        They are of one page or more, which have no more values than are asked for but for the
+        last. There are none after a page that had to fail.
+        """
         if self._failed is not None:
             raise self._failed
         try:
-            return self._next()
+            while True:
+                pages = self._headers(values)
+                found = self._values(pages) if pages else self._other_page()
+                if found:
+                    return found
         except Unexpected as why:
             self._failed = why
             raise
-
-    def _next(self) -> Piece:
-        while True:
-            header = self._header()
-            body = self._data[self._at : self._at + header.size]
-            self._at += header.size
-            if header.crc is not None and zlib.crc32(body.data) != header.crc & 0xFFFFFFFF:
-                raise Unexpected("a page with a wrong checksum")
-            if header.kind == DICTIONARY:
-                self._keep_dictionary(header, body)
-            elif header.kind != INDEX and header.num_values:
-                if header.num_values > self.left:
-                    raise Unexpected("more values than the footer says")
-                values = self._values(header, body)
-                piece = Piece(self._done, values)
-                self._done += header.num_values
-                return piece
 
     def check_end(self) -> None:
         """Refuse pages after the last value."""
         if self.left or self._at != self._end:
             raise Unexpected("pages that do not end with the chunk")
 
-    def _header(self) -> PageHeader:
+    def _headers(self, values: int) -> int:
+        """Read headers into the table; return how many.
+
+        There is none where the next is not that of a data page with values, or is unusual.
+        """
+        from fastdiv_kernels.cpu.page_headers import read_page_headers
+
         if self._at >= self._end:
             raise Unexpected("fewer values than the footer says")
-        near = self._data[self._at : min(self._at + NEAR, self._end)]
-        found = quick_header(near, self._fields)
-        if found is None:  # it may have long statistics, or be none
-            near = self._data[self._at : min(self._at + MOST_HEADER_BYTES, self._end)]
-            found = read_header(near.tobytes())
-        header, size = found
-        self._at += size
-        if header.size > self._end - self._at:
+        data, at, table = self._data, self._at, self._table
+        start = 0
+        if not isinstance(data, np.ndarray):  # fetched as it is sliced: page by page
+            start, at, table = at, 0, table[:1]
+            data = data[start : min(start + NEAR, self._end)]
+        pages, at = read_page_headers(
+            data, at, self._end - start, self.left, values, self._larger,
+            self._chunk.total_uncompressed_size, table,
+        )  # fmt: skip
+        table[:pages, START] += start
+        self._at = start + at
+        return int(pages)
+
+    def _other_page(self) -> list[Bytes]:
+        """Read a page whose header the kernel does not tell; return its values, if it has any."""
+        near = self._data[self._at : min(self._at + MOST_HEADER_BYTES, self._end)]
+        header, size = read_header(near.tobytes())
+        start = self._at + size
+        self._at = start + header.size
+        if self._at > self._end:
             raise Unexpected("a page that is longer than its chunk")
-        return header
+        if header.kind == DICTIONARY:
+            self._keep_dictionary(header, self._stored(start, header.size, header.crc))
+        elif header.kind != INDEX and header.num_values:
+            if header.num_values > self.left:
+                raise Unexpected("more values than the footer says")
+            self._check_sizes(header)
+            self._table[0, :HEADER] = header
+            self._table[0, START] = start
+            return self._values(1)
+        elif header.crc != NONE:
+            self._stored(start, header.size, header.crc)
+        return []
+
+    def _stored(self, start: int, size: int, crc: int = NONE) -> Bytes:
+        body = self._data[start : start + size]
+        if crc != NONE and zlib.crc32(body.data) != crc:
+            raise Unexpected("a page with a wrong checksum")
+        return body
+
+    def _check_sizes(self, header: PageHeader) -> None:
+        if header.kind == DATA_V2 and header.repetition + header.definition > min(
+            header.size, header.made
+        ):
+            raise Unexpected("levels that are longer than their page")
+        if not self._larger:
+            if header.kind != DATA_V2 and header.made != header.size:
+                raise Unexpected("a page of another size")
+        elif header.made > min(
+            self._larger * header.size + 64, self._chunk.total_uncompressed_size
+        ):
+            raise Unexpected("a page that cannot be so large")
 
     def _keep_dictionary(self, header: PageHeader, body: Bytes) -> None:
         if self._dictionary is not None or header.encoding not in (PLAIN, PLAIN_DICTIONARY):
             raise Unexpected("an unusual dictionary")
-        values = self._decompressed(body, header.uncompressed_size)
+        self._check_sizes(header)
+        values = self._decompressed(body, header.made)
         if len(values) != header.num_values * self._width:
             raise Unexpected("a dictionary of another size")
-        if self._width not in WORDS:
+        if self._width not in WIDTHS:
             raise Unexpected("a dictionary of wide values")
-        # Aligned, so that the kernel may be given it.
-        self._dictionary = np.frombuffer(values.tobytes(), WORDS[self._width])
+        self._dictionary = np.frombuffer(values.tobytes(), np.uint8)
 
     def _decompressed(self, body: Bytes, size: int) -> Bytes:
-        if not self._chunk.codec:
-            if len(body) != size:
-                raise Unexpected("a page of another size")
-            return body
-        most = MOST_LARGER[self._chunk.codec] * len(body) + 64
-        if size > most or size > self._chunk.total_uncompressed_size:
-            raise Unexpected("a page that cannot be so large")
-        if not size:
-            return np.empty(0, np.uint8)
+        if not self._chunk.codec or not size:
+            return body[:size]
         try:
             found = decompress(self._chunk.codec, body.data, size)
         except (OSError, pa.ArrowException, ValueError, MemoryError, zlib.error):
             raise Unexpected("a page that cannot be decompressed") from None
         return np.frombuffer(found, np.uint8)
 
-    def _values(self, header: PageHeader, body: Bytes) -> Bytes:
-        """Return the values of a data page, whose levels must be trivial."""
-        if header.kind == DATA:
-            body = self._decompressed(body, header.uncompressed_size)
-            at = self._levels_v1(header, body)
-        else:
-            assert header.kind == DATA_V2
-            assert header.level_sizes is not None
-            at = sum(header.level_sizes)
-            if at > len(body) or at > header.uncompressed_size:
-                raise Unexpected("levels that are longer than their page")
-            repetition, definition = header.level_sizes
-            self._check_levels(header, body, (0, repetition), (repetition, repetition + definition))
-            if header.is_compressed and self._chunk.codec:
-                body = self._decompressed(body[at:], header.uncompressed_size - at)
-                at = 0
-        if header.encoding == PLAIN:
-            values = body[at:]
-            if len(values) != header.num_values * self._width:
-                raise Unexpected("a page of another number of values")
-            return values
-        if header.encoding in (PLAIN_DICTIONARY, RLE_DICTIONARY):
-            return self._looked_up(header, body, at)
-        raise Unexpected("an encoding that is rare")
+    def _bodies(self, pages: int) -> tuple[list[Bytes], Unexpected | None]:
+        """Return what pages hold, uncompressed and without what V2 pages begin with.
 
-    def _levels_v1(self, header: PageHeader, body: Bytes) -> int:
-        """Check the levels at the beginning of a page; return where they end."""
-        at = 0
-        places = []
-        for highest in (self._leaf.max_repetition, self._leaf.max_definition):
-            if not highest:
-                places.append((at, at))
-                continue
-            if at + 4 > len(body):
-                raise Unexpected("levels that are longer than their page")
-            size = int.from_bytes(body[at : at + 4].tobytes(), "little")
-            if at + 4 + size > len(body):
-                raise Unexpected("levels that are longer than their page")
-            places.append((at + 4, at + 4 + size))
-            at += 4 + size
-        if header.level_encodings != (RLE, RLE):
-            raise Unexpected("levels in an encoding that is rare")
-        self._check_levels(header, body, *places)
-        return at
-
-    def _check_levels(
-        self, header: PageHeader, body: Bytes, repetition: tuple[int, int],
-        definition: tuple[int, int],
-    ) -> None:  # fmt: skip
-        from fastdiv_kernels.cpu.pages import levels_are_trivial
-
-        n, highest = header.num_values, self._leaf.max_definition
-        if self._leaf.max_repetition and not levels_are_trivial(
-            body, *repetition, 1, n, self._done, self._period
+        And why one cannot be had, which ends the list.
+        """
+        bodies: list[Bytes] = []
+        table = self._table
+        for i, (kind, size, made, crc, *_, repetition, definition, compressed, start) in enumerate(
+            table[:pages, : START + 1].tolist()
         ):
-            raise Unexpected("lists of several lengths, or none")
-        if highest and not levels_are_trivial(
-            body, *definition, highest.bit_length(), n, 0, -1 if highest == 2 else 0
-        ):
-            raise Unexpected("nulls")
+            try:
+                stored = self._stored(start, size, crc)
+                before = repetition + definition if kind == DATA_V2 else 0
+                body = stored[before:]
+                if compressed and self._chunk.codec:
+                    body = self._decompressed(body, made - before)
+            except Unexpected as why:
+                return bodies, why
+            bodies.append(body)
+            at = address(body)
+            table[i, LEVELS : LENGTH + 1] = address(stored) if before else at, at, len(body)
+        return bodies, None
 
-    def _looked_up(self, header: PageHeader, body: Bytes, at: int) -> Bytes:
-        from fastdiv_kernels.cpu.pages import decode_indices
+    def _values(self, pages: int) -> list[Bytes]:
+        """Return the values of the pages in the table: of those before the first that fails."""
+        from fastdiv_kernels.cpu.pages import read_pages
 
-        if self._dictionary is None or at >= len(body):
-            raise Unexpected("no dictionary")
-        bits = int(body[at])
-        values = np.empty(header.num_values, self._dictionary.dtype)
-        known = bits <= 32 and decode_indices(
-            body, at + 1, len(body), bits, header.num_values, self._dictionary, values
-        )
-        if not known:
-            raise Unexpected("indices that are not in the dictionary")
-        return values.view(np.uint8)
+        bodies, why = self._bodies(pages)
+        table, dictionary = self._table, self._dictionary
+        known, m, room = 0, -1, None
+        if dictionary is not None:
+            known, m = address(dictionary), len(dictionary) // self._width
+            values = int(table[: len(bodies), VALUES].sum())
+            # Arrow's memory is used again, NumPy's would be fresh pages.
+            room = np.frombuffer(pa.allocate_buffer(values * self._width), np.uint8)
+        read, reason = read_pages(
+            table, len(bodies), self._done, self._width, *self._levels, known, m,
+            0 if room is None else address(room),
+        )  # fmt: skip
+        if reason:
+            why = Unexpected(REASONS[reason])
+        found = []
+        for body, row in zip(bodies[:read], table[:read].tolist(), strict=True):
+            holds = room if row[MADE_HERE] and room is not None else body
+            found.append(holds[row[AT] : row[AT] + row[BYTES]])
+            self._done += row[VALUES]
+        if why is not None:
+            if not found:
+                raise why
+            self._failed = why
+        return found
+
+
+def address(array: Bytes) -> int:
+    """Return where an array of bytes lies."""
+    return int(array.__array_interface__["data"][0])

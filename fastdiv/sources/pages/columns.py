@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastdiv.sources.fields import is_list, plain_type
-from fastdiv.sources.pages.chunk import Bytes, ChunkBytes, ColumnPages, Piece
+from fastdiv.sources.pages.chunk import Bytes, ChunkBytes, ColumnPages
 from fastdiv.sources.pages.codec import UNCOMPRESSED
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
@@ -85,14 +85,8 @@ class Column:
         self._pages = ColumnPages(data, chunk, leaf, plan.width, self._size if plan.lists else 0)
         self.row_bytes = self._size * plan.width
         self.in_place = chunk.codec == UNCOMPRESSED  # but for values that a dictionary has
-        self._waiting: list[Piece] = []
-        self._at = 0  # bytes of the first waiting piece that are taken
-
-    def available(self) -> int:
-        """Return how many whole rows the page that is next has, reading it if none is there."""
-        if not self._waiting:
-            self._waiting.append(self._pages.next())
-        return (len(self._waiting[0].values) - self._at) // self.row_bytes
+        self._waiting: list[Bytes] = []
+        self._at = 0  # bytes of the first of them that are taken
 
     def take(self, rows: int) -> pa.Array:
         """Return the next rows: where they lie if one page has them, else copied together."""
@@ -102,9 +96,7 @@ class Column:
         joined: Bytes | None = None
         done = 0
         while True:
-            if not self._waiting:
-                self._waiting.append(self._pages.next())
-            values = self._waiting[0].values
+            values = self._page(need - done)
             part = values[self._at : self._at + need - done]
             self._at += len(part)
             if self._at == len(values):
@@ -126,10 +118,17 @@ class Column:
         """
         found = []
         while rows:
-            n = max(1, min(rows, self.available()))
+            there = len(self._page(rows * self.row_bytes)) - self._at
+            n = max(1, min(rows, there // self.row_bytes))
             found.append(self.take(n))
             rows -= n
         return found
+
+    def _page(self, need: int) -> Bytes:
+        """Return the values of the page that is next, reading some if there are none."""
+        if not self._waiting:
+            self._waiting = self._pages.next(need // self._plan.width)
+        return self._waiting[0]
 
     def check_end(self) -> None:
         """Refuse a chunk that has more than was taken."""

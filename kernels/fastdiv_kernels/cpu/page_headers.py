@@ -1,15 +1,30 @@
-"""The header of a Parquet page, in Thrift's compact protocol: the fields that tell of its values.
+"""The headers of Parquet's data pages, in Thrift's compact protocol: what tells of their values.
 
-Only what writers do write is read: numbers, booleans, texts and structs within structs. Of
-anything else `read_page_header` says that it cannot tell, and nothing is trusted: it stays within
-the bytes that it is given.
+Only what writers do write is read: numbers, booleans, texts and structs within structs. At
+anything else `read_page_headers` stops, and nothing is trusted: it stays within the bytes that it
+is given.
 """
 
 from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cpu.jit import brief_kernel, inner
+from fastdiv_kernels.cpu.jit import inner, kernel
+from fastdiv_kernels.page_table import (
+    COMPRESSED,
+    CRC,
+    DATA,
+    DATA_V2,
+    DEFINITION,
+    ENCODING,
+    KIND,
+    MADE,
+    NONE,
+    REPETITION,
+    SIZE,
+    START,
+    VALUES,
+)
 
 ROOM = 16  # numbers of fields of a struct, from 0 on
 STRUCTS = (5, 7, 8)  # fields of the header that are structs whose own fields are told
@@ -34,15 +49,16 @@ def varint(data: Any, at: Any) -> Any:
     return value, len(data) + 1
 
 
-@brief_kernel
-def read_page_header(data: Any, fields: Any) -> Any:
-    """Read the header at the beginning of data (bytes,) uint8; return how long it is.
+@inner()
+def read_fields(data: Any, at: Any, fields: Any, numbers: Any) -> Any:
+    """Read the header in data (bytes,) uint8 from `at` on; return where it ends.
 
     Parameters
     ----------
     fields : (4 * ROOM,) int64, written
         The fields of the header by their numbers, then those of each of STRUCTS; MISSING where
         there is none, OTHER where it is no number.
+    numbers : (DEEPEST,) int64, written
 
     Returns
     -------
@@ -50,9 +66,9 @@ def read_page_header(data: Any, fields: Any) -> Any:
         -1 where it cannot be told.
     """
     fields[:] = MISSING
-    numbers = np.zeros(DEEPEST, np.int64)  # of the last field of each struct that has begun
+    numbers[0] = 0  # of the last field of each struct that has begun
     row = 0  # of `fields` that the struct's own go to
-    depth = at = 0
+    depth = 0
     while at < len(data):
         head = np.int64(data[at])
         at += 1
@@ -95,3 +111,96 @@ def read_page_header(data: Any, fields: Any) -> Any:
         if kind not in (SHORT, WORD, LONG, TRUE, FALSE, TEXT, STRUCT):
             return -1
     return -1
+
+
+@inner()
+def is_size(x: Any) -> Any:
+    """Say whether a field is a size, as 32 bits can tell it."""
+    return 0 <= x < 1 << 31
+
+
+@inner()
+def tell(fields: Any, page: Any) -> Any:
+    """Write what the fields of a header say to a row of the table; 0 if it is no data page's."""
+    kind = fields[1]
+    crc = fields[4]
+    if kind == DATA:
+        at = ROOM
+        encoding, repetition, definition = fields[at + 2], fields[at + 4], fields[at + 3]
+        compressed = np.int64(1)
+    elif kind == DATA_V2:
+        at = 3 * ROOM
+        encoding, repetition, definition = fields[at + 4], fields[at + 6], fields[at + 5]
+        compressed = fields[at + 7]
+        compressed = np.int64(1) if compressed == MISSING else compressed
+    else:
+        return 0
+    made, size, values = fields[2], fields[3], fields[at + 1]
+    sizes = is_size(made) and is_size(size) and is_size(values) and is_size(encoding)
+    if not sizes or not is_size(repetition) or not is_size(definition):
+        return 0
+    if crc == OTHER or compressed == OTHER:
+        return 0
+    page[KIND] = kind
+    page[SIZE] = size
+    page[MADE] = made
+    page[CRC] = NONE if crc == MISSING else crc & 0xFFFFFFFF
+    page[VALUES] = values
+    page[ENCODING] = encoding
+    page[REPETITION] = repetition
+    page[DEFINITION] = definition
+    page[COMPRESSED] = np.int64(compressed != 0)
+    return 1
+
+
+@kernel
+def read_page_headers(
+    data: Any, at: Any, end: Any, left: Any, wanted: Any, larger: Any, most: Any, table: Any
+) -> Any:  # fmt: skip
+    """Read the headers of the data pages that follow one another, up to some number of values.
+
+    Parameters
+    ----------
+    data : (bytes,) uint8
+        Of a column chunk: all, or as much as the first header needs.
+    at, end : int
+        Where the first header begins, and the column chunk ends.
+    left : int
+        Values that the chunk has from there on.
+    wanted : int
+        No page is read after so many values.
+    larger, most : int
+        How many times its size a page may be when it is uncompressed, 0 where nothing is; and how
+        many bytes at most.
+    table : (m, COLUMNS) int64, written
+        See `page_table`.
+
+    Returns
+    -------
+    tuple of int
+        How many headers were read, and where the next one begins. There are fewer than wanted
+        where one cannot be told, is not that of a data page with values, or cannot be true.
+    """
+    fields = np.empty(4 * ROOM, np.int64)
+    numbers = np.zeros(DEEPEST, np.int64)
+    n, values = np.int64(0), np.int64(0)
+    while n < len(table) and values < wanted and at < min(end, len(data)):
+        start = read_fields(data, at, fields, numbers)
+        page = table[n]
+        if start < 0 or tell(fields, page) == 0:
+            break
+        size = page[SIZE]
+        if size > end - start or page[VALUES] == 0 or page[VALUES] > left - values:
+            break
+        if larger > 0 and (page[MADE] > larger * size + 64 or page[MADE] > most):
+            break
+        if page[KIND] == DATA:
+            if larger == 0 and page[MADE] != size:
+                break
+        elif page[REPETITION] + page[DEFINITION] > min(size, page[MADE]):
+            break
+        page[START] = start
+        values += page[VALUES]
+        at = start + size
+        n += 1
+    return n, at
