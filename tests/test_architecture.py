@@ -94,7 +94,7 @@ ON_THE_CPU = {
     "sources": {
         "fastdiv_kernels.cpu.columns",
         "fastdiv_kernels.cpu.page_headers",
-        "fastdiv_kernels.cpu.pages",
+        "fastdiv_kernels.cpu.page_values",
         "fastdiv_kernels.page_table",
     },
 }

@@ -277,7 +277,7 @@ def quick_header(data):
 
     row = np.empty((1, TABLE_COLUMNS), np.int64)
     end = 1 << 32
-    n, at = read_page_headers(data, 0, end, end, 1, 1 << 30, end, row)
+    n, at, *_ = read_page_headers(data, 0, end, end, 1, 1 << 30, end, row)
     if not n:
         return None
     *numbers, compressed = row[0, :HEADER].tolist()

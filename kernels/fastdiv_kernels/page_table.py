@@ -24,25 +24,29 @@ LEVELS = 10  # address of its levels and, in a DATA page, of what follows them
 BODY = 11  # address of its values, uncompressed; in a DATA page of the levels before them
 LENGTH = 12  # bytes from there on
 # What is found in it.
-AT = 13  # where its values begin, from BODY on; of those of a dictionary, in the room for them
-BYTES = 14  # of its values
-MADE_HERE = 15  # 1: they are in the room for values that a dictionary has
+OWNER = 13  # in which bytes its values lie, see below
+AT = 14  # where they begin there
+BYTES = 15
 COLUMNS = 16
 
 NONE = -1
 
+# Owners: the bytes that are stored, room for what is unpacked, room for what a dictionary has, and
+# the body of the page, if it was made by another.
+OWNERS = range(4)
+STORED, UNPACKED, LOOKED_UP, GIVEN = OWNERS
+
 # Why a page is not read, by number.
-REASONS = (
-    "",
-    "levels that are longer than their page",
-    "levels in an encoding that is rare",
-    "lists of several lengths, or none",
-    "nulls",
-    "a page of another number of values",
-    "no dictionary",
-    "indices that are not in the dictionary",
-    "an encoding that is rare",
-)
-LONG_LEVELS, RARE_LEVELS, UNEQUAL, NULLS, OTHER_NUMBER, NO_DICTIONARY, NO_INDICES, RARE = range(
-    1, len(REASONS)
-)
+LONG_LEVELS, RARE_LEVELS, UNEQUAL, NULLS, OTHER_NUMBER = range(1, 6)
+NO_DICTIONARY, NO_INDICES, RARE, UNSOUND = range(6, 10)
+REASONS = {
+    LONG_LEVELS: "levels that are longer than their page",
+    RARE_LEVELS: "levels in an encoding that is rare",
+    UNEQUAL: "lists of several lengths, or none",
+    NULLS: "nulls",
+    OTHER_NUMBER: "a page of another number of values",
+    NO_DICTIONARY: "no dictionary",
+    NO_INDICES: "indices that are not in the dictionary",
+    RARE: "an encoding that is rare",
+    UNSOUND: "a page that cannot be decompressed",
+}

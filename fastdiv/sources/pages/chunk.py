@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fastdiv.sources.pages.codec import BROTLI, GZIP, SNAPPY, ZSTD, decompress
+from fastdiv.sources.pages.codec import BROTLI, GZIP, SNAPPY, UNCOMPRESSED, ZSTD, decompress
 from fastdiv.sources.pages.headers import (
     MOST_HEADER_BYTES,
     PageHeader,
@@ -19,20 +19,33 @@ from fastdiv.sources.pages.headers import (
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
 from fastdiv_kernels.page_table import (
     AT,
+    BODY,
     BYTES,
     COLUMNS,
+    COMPRESSED,
+    CRC,
+    DATA,
     DATA_V2,
+    DEFINITION,
     DICTIONARY,
+    GIVEN,
     HEADER,
-    INDEX,
+    KIND,
     LENGTH,
     LEVELS,
-    MADE_HERE,
+    LOOKED_UP,
+    MADE,
     NONE,
+    OWNER,
+    OWNERS,
     PLAIN,
     PLAIN_DICTIONARY,
     REASONS,
+    REPETITION,
+    SIZE,
     START,
+    STORED,
+    UNPACKED,
     VALUES,
 )
 
@@ -50,6 +63,7 @@ class ChunkBytes(Protocol):
 # How much larger than it is stored a page can be, by codec.
 MOST_LARGER = {SNAPPY: 25, GZIP: 1100, BROTLI: 100_000, ZSTD: 100_000}
 NEAR = 128  # bytes that most headers are within
+NOTHING = np.empty(0, np.uint8)
 TOGETHER = 64  # pages read by one call, at most
 WIDTHS = (2, 4, 8)  # of values that a dictionary may have
 
@@ -111,7 +125,7 @@ class ColumnPages:
         try:
             while True:
                 pages = self._headers(values)
-                found = self._values(pages) if pages else self._other_page()
+                found = self._values(*pages) if pages[0] else self._other_page()
                 if found:
                     return found
         except Unexpected as why:
@@ -123,8 +137,8 @@ class ColumnPages:
         if self.left or self._at != self._end:
             raise Unexpected("pages that do not end with the chunk")
 
-    def _headers(self, values: int) -> int:
-        """Read headers into the table; return how many.
+    def _headers(self, values: int) -> tuple[int, int, int, int]:
+        """Read headers into the table; return how many, and what `_values` needs to know of them.
 
         There is none where the next is not that of a data page with values, or is unusual.
         """
@@ -137,13 +151,14 @@ class ColumnPages:
         if not isinstance(data, np.ndarray):  # fetched as it is sliced: page by page
             start, at, table = at, 0, table[:1]
             data = data[start : min(start + NEAR, self._end)]
-        pages, at = read_page_headers(
+        pages, at, *totals = read_page_headers(
             data, at, self._end - start, self.left, values, self._larger,
             self._chunk.total_uncompressed_size, table,
         )  # fmt: skip
-        table[:pages, START] += start
+        if start:
+            table[:pages, START] += start
         self._at = start + at
-        return int(pages)
+        return pages, *totals
 
     def _other_page(self) -> list[Bytes]:
         """Read a page whose header the kernel does not tell; return its values, if it has any."""
@@ -153,23 +168,21 @@ class ColumnPages:
         self._at = start + header.size
         if self._at > self._end:
             raise Unexpected("a page that is longer than its chunk")
-        if header.kind == DICTIONARY:
-            self._keep_dictionary(header, self._stored(start, header.size, header.crc))
-        elif header.kind != INDEX and header.num_values:
+        if header.kind in (DATA, DATA_V2) and header.num_values:
             if header.num_values > self.left:
                 raise Unexpected("more values than the footer says")
             self._check_sizes(header)
             self._table[0, :HEADER] = header
             self._table[0, START] = start
-            return self._values(1)
-        elif header.crc != NONE:
-            self._stored(start, header.size, header.crc)
+            return self._values(1, header.num_values, header.made, int(header.crc != NONE))
+        body = self._stored(start, header.size, header.crc)
+        if header.kind == DICTIONARY:
+            self._keep_dictionary(header, body)
         return []
 
     def _stored(self, start: int, size: int, crc: int = NONE) -> Bytes:
         body = self._data[start : start + size]
-        if crc != NONE and zlib.crc32(body.data) != crc:
-            raise Unexpected("a page with a wrong checksum")
+        check_crc(body, crc)
         return body
 
     def _check_sizes(self, header: PageHeader) -> None:
@@ -189,14 +202,14 @@ class ColumnPages:
         if self._dictionary is not None or header.encoding not in (PLAIN, PLAIN_DICTIONARY):
             raise Unexpected("an unusual dictionary")
         self._check_sizes(header)
-        values = self._decompressed(body, header.made)
+        values = self._unpacked(body, header.made)
         if len(values) != header.num_values * self._width:
             raise Unexpected("a dictionary of another size")
         if self._width not in WIDTHS:
             raise Unexpected("a dictionary of wide values")
         self._dictionary = np.frombuffer(values.tobytes(), np.uint8)
 
-    def _decompressed(self, body: Bytes, size: int) -> Bytes:
+    def _unpacked(self, body: Bytes, size: int) -> Bytes:
         if not self._chunk.codec or not size:
             return body[:size]
         try:
@@ -205,57 +218,83 @@ class ColumnPages:
             raise Unexpected("a page that cannot be decompressed") from None
         return np.frombuffer(found, np.uint8)
 
-    def _bodies(self, pages: int) -> tuple[list[Bytes], Unexpected | None]:
-        """Return what pages hold, uncompressed and without what V2 pages begin with.
+    def _values(self, pages: int, values: int, made: int, checksums: int) -> list[Bytes]:
+        """Return what the pages in the table hold, up to the first that is not as expected.
 
-        And why one cannot be had, which ends the list.
+        They have so many values, so many bytes when they are uncompressed, and checksums.
         """
+        from fastdiv_kernels.cpu.page_values import read_pages
+
+        table, codec = self._table, self._chunk.codec
+        owners: list[Bytes] = [NOTHING] * len(OWNERS)
+        if isinstance(self._data, np.ndarray):
+            owners[STORED] = self._data
+        else:  # one page
+            owners[STORED] = self._stored(*table[0, [START, SIZE]].tolist())
+            table[0, START] = 0
+        why: Unexpected | None = None
         bodies: list[Bytes] = []
-        table = self._table
-        for i, (kind, size, made, crc, *_, repetition, definition, compressed, start) in enumerate(
-            table[:pages, : START + 1].tolist()
-        ):
-            try:
-                stored = self._stored(start, size, crc)
-                before = repetition + definition if kind == DATA_V2 else 0
-                body = stored[before:]
-                if compressed and self._chunk.codec:
-                    body = self._decompressed(body, made - before)
-            except Unexpected as why:
-                return bodies, why
-            bodies.append(body)
-            at = address(body)
-            table[i, LEVELS : LENGTH + 1] = address(stored) if before else at, at, len(body)
-        return bodies, None
-
-    def _values(self, pages: int) -> list[Bytes]:
-        """Return the values of the pages in the table: of those before the first that fails."""
-        from fastdiv_kernels.cpu.pages import read_pages
-
-        bodies, why = self._bodies(pages)
-        table, dictionary = self._table, self._dictionary
-        known, m, room = 0, -1, None
-        if dictionary is not None:
-            known, m = address(dictionary), len(dictionary) // self._width
-            values = int(table[: len(bodies), VALUES].sum())
-            # Arrow's memory is used again, NumPy's would be fresh pages.
-            room = np.frombuffer(pa.allocate_buffer(values * self._width), np.uint8)
+        given = codec not in (UNCOMPRESSED, SNAPPY)
+        if given or checksums:
+            bodies, why = self._bodies(owners[STORED], pages)
+            pages = len(bodies)
+        if codec == SNAPPY:
+            owners[UNPACKED] = room_for(made)
+        known, m = 0, -1
+        if self._dictionary is not None:
+            known, m = address(self._dictionary), len(self._dictionary) // self._width
+            owners[LOOKED_UP] = room_for(values * self._width)
         read, reason = read_pages(
-            table, len(bodies), self._done, self._width, *self._levels, known, m,
-            0 if room is None else address(room),
+            table, pages, GIVEN if given else UNPACKED if codec else STORED,
+            address(owners[STORED]), address(owners[UNPACKED]), self._done, self._width,
+            *self._levels, known, m, address(owners[LOOKED_UP]),
         )  # fmt: skip
         if reason:
             why = Unexpected(REASONS[reason])
         found = []
-        for body, row in zip(bodies[:read], table[:read].tolist(), strict=True):
-            holds = room if row[MADE_HERE] and room is not None else body
-            found.append(holds[row[AT] : row[AT] + row[BYTES]])
+        for i, row in enumerate(table[:read].tolist()):
+            whole = bodies[i] if row[OWNER] == GIVEN else owners[row[OWNER]]
+            found.append(whole[row[AT] : row[AT] + row[BYTES]])
             self._done += row[VALUES]
         if why is not None:
             if not found:
                 raise why
             self._failed = why
         return found
+
+    def _bodies(self, stored: Bytes, pages: int) -> tuple[list[Bytes], Unexpected | None]:
+        """Check the checksums of pages, and unpack what the kernel does not.
+
+        Returns their bodies, without what V2 pages begin with, up to the first that is unsound;
+        and why it is.
+        """
+        table = self._table
+        bodies: list[Bytes] = []
+        for i, row in enumerate(table[:pages].tolist()):
+            whole = stored[row[START] : row[START] + row[SIZE]]
+            before = row[REPETITION] + row[DEFINITION] if row[KIND] == DATA_V2 else 0
+            body = whole[before:]
+            try:
+                check_crc(whole, row[CRC])
+                if row[COMPRESSED] and self._chunk.codec != SNAPPY:
+                    body = self._unpacked(body, row[MADE] - before)
+            except Unexpected as why:
+                return bodies, why
+            bodies.append(body)
+            levels = whole if before else body
+            table[i, [LEVELS, BODY, LENGTH]] = address(levels), address(body), len(body)
+        return bodies, None
+
+
+def room_for(size: int) -> Bytes:
+    """Return room of Arrow's, whose memory is used again; NumPy's would be fresh pages."""
+    return np.frombuffer(pa.allocate_buffer(size), np.uint8)
+
+
+def check_crc(stored: Bytes, crc: int) -> None:
+    """Refuse a page that has another checksum than its header says, if that says one."""
+    if crc != NONE and zlib.crc32(stored.data) != crc:
+        raise Unexpected("a page with a wrong checksum")
 
 
 def address(array: Bytes) -> int:

@@ -178,12 +178,13 @@ def read_page_headers(
     Returns
     -------
     tuple of int
-        How many headers were read, and where the next one begins. There are fewer than wanted
+        How many headers were read, and where the next one begins; how many values their pages
+        have, bytes when they are uncompressed, and checksums. There are fewer headers than wanted
         where one cannot be told, is not that of a data page with values, or cannot be true.
     """
     fields = np.empty(4 * ROOM, np.int64)
     numbers = np.zeros(DEEPEST, np.int64)
-    n, values = np.int64(0), np.int64(0)
+    n, values, made, checksums = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     while n < len(table) and values < wanted and at < min(end, len(data)):
         start = read_fields(data, at, fields, numbers)
         page = table[n]
@@ -201,6 +202,8 @@ def read_page_headers(
             break
         page[START] = start
         values += page[VALUES]
+        made += page[MADE]
+        checksums += np.int64(page[CRC] != NONE)
         at = start + size
         n += 1
-    return n, at
+    return n, at, values, made, checksums

@@ -1,6 +1,6 @@
-"""What Parquet pages hold: levels that must be trivial, then values or indices of a dictionary.
+"""Levels that must be trivial, and indices into a dictionary, of Parquet's pages.
 
-Levels and indices are in Parquet's hybrid of runs and bit-packed groups of eight: each run begins
+Both are in Parquet's hybrid of runs and bit-packed groups of eight: each run begins
 with a varint, whose lowest bit tells which
 (https://parquet.apache.org/docs/file-format/data-pages/encodings/).
 Nothing here is trusted: every function stays within `stop`, and says where it cannot go on.
@@ -11,33 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from fastdiv_kernels.cpu.jit import carray, inner, intrinsic, kernel, types
-from fastdiv_kernels.page_table import (
-    AT,
-    BODY,
-    BYTES,
-    DATA,
-    DEFINITION,
-    ENCODING,
-    KIND,
-    LENGTH,
-    LEVELS,
-    LONG_LEVELS,
-    MADE_HERE,
-    NO_DICTIONARY,
-    NO_INDICES,
-    NULLS,
-    OTHER_NUMBER,
-    PLAIN,
-    PLAIN_DICTIONARY,
-    RARE,
-    RARE_LEVELS,
-    REPETITION,
-    RLE,
-    RLE_DICTIONARY,
-    UNEQUAL,
-    VALUES,
-)
+from fastdiv_kernels.cpu.jit import inner, intrinsic, types
 
 MOST_BITS = 35  # of a varint
 BLOCK = 128  # bytes compared at once
@@ -53,21 +27,6 @@ def load_word(typing_context: Any, data: Any, at: Any) -> Any:
         return builder.load(place, align=1)
 
     return types.int64(data, types.uint64), generate
-
-
-def _pointer(bits: int) -> Any:
-    """Return what makes an address a pointer to unsigned integers."""
-
-    def at(typing_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], ir.IntType(bits).as_pointer())
-
-        return types.CPointer(getattr(types, f"uint{bits}"))(address), generate
-
-    return intrinsic(at)
-
-
-bytes_at, shorts_at, halves_at, words_at = map(_pointer, (8, 16, 32, 64))
 
 
 @inner()
@@ -272,115 +231,3 @@ def decode_indices(
         at += size
         done += count
     return 1
-
-
-@inner()
-def look_up(
-    data: Any, at: Any, n: Any, width: Any, dictionary_at: Any, m: Any, room_at: Any
-) -> Any:  # fmt: skip
-    """Write the n values of a page of indices to an address; return 1, else 0."""
-    bits = np.int64(data[at])
-    stop = len(data)
-    if bits > 32:
-        return 0
-    if width == 4:
-        known, found = carray(halves_at(dictionary_at), (m,)), carray(halves_at(room_at), (n,))
-        return decode_indices(data, at + 1, stop, bits, n, known, found)
-    if width == 8:
-        wide, made = carray(words_at(dictionary_at), (m,)), carray(words_at(room_at), (n,))
-        return decode_indices(data, at + 1, stop, bits, n, wide, made)
-    short, shorts = carray(shorts_at(dictionary_at), (m,)), carray(shorts_at(room_at), (n,))
-    return decode_indices(data, at + 1, stop, bits, n, short, shorts)
-
-
-@inner()
-def read_page(
-    page: Any, first: Any, width: Any, repetition: Any, definition: Any, period: Any,
-    dictionary_at: Any, m: Any, room_at: Any, used: Any,
-) -> Any:  # fmt: skip
-    """Find the values of a page; return 0, or the number of a reason. See `read_pages`."""
-    n, at = page[VALUES], np.int64(0)
-    data = carray(bytes_at(page[BODY]), (page[LENGTH],))
-    levels = carray(bytes_at(page[LEVELS]), (page[LENGTH],))
-    if page[KIND] != DATA:
-        levels = carray(bytes_at(page[LEVELS]), (page[REPETITION] + page[DEFINITION],))
-    for which in range(2):  # repetition, definition
-        highest = definition if which else repetition
-        if page[KIND] != DATA:
-            size = page[DEFINITION] if which else page[REPETITION]
-        elif highest == 0:
-            continue
-        else:
-            if at + 4 > len(levels):
-                return LONG_LEVELS
-            size = run_value(levels, at, 4)
-            at += 4
-            if size > len(levels) - at:
-                return LONG_LEVELS
-            if page[REPETITION] != RLE or page[DEFINITION] != RLE:
-                return RARE_LEVELS
-        bits = 1 if highest == 1 else 2
-        lists = -1 if highest == 2 else 0
-        since = first if which == 0 else np.int64(0)
-        if highest > 0 and not levels_are_trivial(
-            levels, at, at + size, bits, n, since, lists if which else period
-        ):
-            return NULLS if which else UNEQUAL
-        at += size
-    at = at if page[KIND] == DATA else np.int64(0)
-    page[MADE_HERE] = 0
-    page[AT], page[BYTES] = at, n * width
-    encoding = page[ENCODING]
-    if encoding == PLAIN:
-        return 0 if len(data) - at == n * width else OTHER_NUMBER
-    if encoding not in (PLAIN_DICTIONARY, RLE_DICTIONARY):
-        return RARE
-    if m < 0 or at >= len(data):
-        return NO_DICTIONARY
-    page[MADE_HERE], page[AT] = 1, used
-    good = look_up(data, at, n, width, dictionary_at, m, room_at + used)
-    return 0 if good else NO_INDICES
-
-
-@kernel
-def read_pages(
-    table: Any, pages: Any, first: Any, width: Any, repetition: Any, definition: Any, period: Any,
-    dictionary_at: Any, m: Any, room_at: Any,
-) -> Any:  # fmt: skip
-    """Find the values of data pages that follow one another, whose levels must be trivial.
-
-    Parameters
-    ----------
-    table : (n, COLUMNS) int64
-        The rows of the pages, of which AT, BYTES and MADE_HERE are written.
-    pages : int
-        How many of them.
-    first : int
-        Which value of the column chunk the first one is.
-    width : int
-        Bytes of a value.
-    repetition, definition : int
-        The highest level of each.
-    period : int
-        Values of a list, all of which have so many; 0 where there are no lists.
-    dictionary_at, m : int
-        Address and number of the values of the dictionary, of 2, 4 or 8 bytes; -1 without one.
-    room_at : int
-        Address of room for the values that the dictionary has: for those of all pages.
-
-    Returns
-    -------
-    tuple of int
-        How many pages were read; and 0, or the number of the reason why the next one was not.
-    """
-    used = np.int64(0)
-    for i in range(pages):
-        page = table[i]
-        reason = read_page(
-            page, first, width, repetition, definition, period, dictionary_at, m, room_at, used
-        )
-        if reason != 0:
-            return np.int64(i), np.int64(reason)
-        first += page[VALUES]
-        used += page[BYTES] if page[MADE_HERE] else np.int64(0)
-    return np.int64(pages), np.int64(0)
