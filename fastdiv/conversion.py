@@ -124,16 +124,19 @@ def convert(
     where = output if single else directory_beside(output)
     files = Files(data, plan, where, single, layout, half, compression, overwrite)
     pipeline = Pipeline(data.read, lambda batch: max(1, batch.nbytes), IN_FLIGHT_BYTES)
+
+    def take(batch: Batch) -> None:
+        files.begin(batch.chunk)
+        for of_split, number, rows in groups(batch):
+            if selected is None or selected(number):
+                files.write(batch, of_split, number, rows)
+        if progress is not None:
+            progress.advance(len(batch.labels), batch.nbytes)
+
     if progress is not None:
         progress.start(data, plan)
     try:
-        for batch in pipeline.run(plan.chunks, threads):
-            files.begin(batch.chunk)
-            for of_split, number, rows in groups(batch):
-                if selected is None or selected(number):
-                    files.write(batch, of_split, number, rows)
-            if progress is not None:
-                progress.advance(len(batch.labels), batch.nbytes)
+        pipeline.run(plan.chunks, threads, take)
         files.close()
         if not single:
             put_in_place(where, output)

@@ -40,7 +40,7 @@ class Progress(Protocol):
         ...
 
     def advance(self, rows: int, nbytes: int) -> None:
-        """Say that rows have been committed, and how many bytes they had."""
+        """Say that rows have been committed, and how many bytes they had; on any thread."""
         ...
 
     def finish(self) -> None:
@@ -195,12 +195,15 @@ def analyze(
             )  # fmt: skip
             if progress is not None:
                 progress.start(data, plan)
+
+            def take(item: Scored) -> None:
+                scan.commit(item.batch, item.scores, item.flags, totals=item.totals)
+                scorer.give_back(item)
+                if progress is not None:
+                    progress.advance(len(item), item.batch.nbytes)
+
             try:
-                for item in pipeline.run(plan.chunks, threads):
-                    scan.commit(item.batch, item.scores, item.flags, totals=item.totals)
-                    scorer.give_back(item)
-                    if progress is not None:
-                        progress.advance(len(item), item.batch.nbytes)
+                pipeline.run(plan.chunks, threads, take)
             finally:
                 if progress is not None:
                     progress.finish()

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+import fastdiv.pipeline as pipeline_module
 from fastdiv.pipeline import Pipeline
 
 PATIENCE_S = 10.0  # what never takes so long unless threads wait for each other
@@ -30,8 +31,11 @@ def patiently(work):
     return results[0]
 
 
-def collect(iterator):
-    return patiently(lambda: list(iterator))
+def collect(pipeline, chunks, threads):
+    """Return what is taken, in order."""
+    taken = []
+    patiently(lambda: pipeline.run(range(chunks), threads, taken.append))
+    return taken
 
 
 def workers():
@@ -64,7 +68,36 @@ def numbers(chunk):
 def test_items_come_in_the_order_of_the_chunks(threads, chunks, budget):
     pipeline = Pipeline(numbers, lambda item: 1, budget)
     wanted = [item for chunk in range(chunks) for item in numbers(chunk)]
-    assert collect(pipeline.run(range(chunks), threads)) == wanted
+    assert collect(pipeline, chunks, threads) == wanted
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_items_are_taken_one_at_a_time(threads):
+    lock, taken = threading.Lock(), []
+
+    def take(item):
+        assert lock.acquire(blocking=False), "two at a time"
+        time.sleep(0.0001)
+        taken.append(item)
+        lock.release()
+
+    patiently(lambda: Pipeline(numbers, lambda item: 1, 5).run(range(200), threads, take))
+    assert taken == [item for chunk in range(200) for item in numbers(chunk)]
+
+
+def test_others_go_on_while_one_takes():
+    made = threading.Event()
+
+    def produce(chunk):
+        if chunk == 1:
+            made.set()
+        yield chunk
+
+    def take(item):
+        if item == 0:
+            assert made.wait(PATIENCE_S)
+
+    patiently(lambda: Pipeline(produce, lambda item: 1, 100).run(range(2), 2, take))
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -73,9 +106,7 @@ def test_a_slow_first_chunk_holds_back_the_others(threads):
         time.sleep(0.05 if chunk == 0 else 0)
         yield chunk
 
-    assert collect(Pipeline(produce, lambda item: 1, 100).run(range(20), threads)) == list(
-        range(20)
-    )
+    assert collect(Pipeline(produce, lambda item: 1, 100), 20, threads) == list(range(20))
 
 
 def test_chunks_are_worked_on_at_the_same_time():
@@ -85,7 +116,7 @@ def test_chunks_are_worked_on_at_the_same_time():
         together.wait(PATIENCE_S)  # breaks unless three chunks are in work at once
         yield chunk
 
-    assert collect(Pipeline(produce, lambda item: 1, 100).run(range(3), 3)) == [0, 1, 2]
+    assert collect(Pipeline(produce, lambda item: 1, 100), 3, 3) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -94,7 +125,7 @@ def test_items_larger_than_the_budget_do_not_stop_it(threads, size):
     def produce(chunk):
         yield from ([chunk] * 5)
 
-    found = collect(Pipeline(produce, lambda item: size, 2).run(range(30), threads))
+    found = collect(Pipeline(produce, lambda item: size, 2), 30, threads)
     assert found == [chunk for chunk in range(30) for _ in range(5)]
 
 
@@ -113,12 +144,9 @@ class Account:
                 self.waiting += 1
                 self.most = max(self.most, self.waiting)
 
-    def take(self, iterator, pause_s=0.0):
-        for item in iterator:
-            time.sleep(pause_s)
-            with self.lock:
-                self.waiting -= 1
-            yield item
+    def take(self, item):
+        with self.lock:
+            self.waiting -= 1
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -130,22 +158,28 @@ def test_what_waits_for_a_slow_chunk_stays_within_the_budget(threads):
             release.wait(PATIENCE_S)
         yield from account.produce(chunk)
 
-    run = Pipeline(produce, lambda item: 1, 15).run(range(10), threads)
     threading.Timer(0.1, release.set).start()
-    assert len(collect(account.take(run))) == 100
+    patiently(lambda: Pipeline(produce, lambda item: 1, 15).run(range(10), threads, account.take))
+    assert account.waiting == 0
     assert account.most <= 15 + threads + 1  # and what is on its way in or out
 
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("chunks", [1, 4])
 def test_what_waits_for_a_slow_consumer_stays_within_the_budget(threads, chunks):
-    account = Account(200)
-    run = Pipeline(account.produce, lambda item: 1, 15).run(range(chunks), threads)
-    first = next(run)
-    wait_until(lambda: account.waiting > 50, 0.1)  # time enough to go too far
-    most = account.most
-    assert [first, *collect(run)] == [(c, i) for c in range(chunks) for i in range(200)]
-    assert most <= 15 + threads + 1
+    account, taken, most = Account(200), [], []
+
+    def take(item):
+        if not taken:
+            wait_until(lambda: account.waiting > 50, 0.1)  # time enough to go too far
+            most.append(account.waiting)
+        taken.append(item)
+        account.take(item)
+
+    pipeline = Pipeline(account.produce, lambda item: 1, 15)
+    patiently(lambda: pipeline.run(range(chunks), threads, take))
+    assert taken == [(c, i) for c in range(chunks) for i in range(200)]
+    assert most[0] <= 15 + threads + 1
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -157,11 +191,11 @@ def test_an_error_comes_after_what_was_made_before_it(threads, at):
             raise ValueError(f"chunk {chunk}")
         yield chunk, "second"
 
-    run = Pipeline(produce, lambda item: 1, 100).run(range(20), threads)
-    wanted = [(chunk, which) for chunk in range(at) for which in ("first", "second")]
-    assert [next(run) for _ in range(2 * at + 1)] == [*wanted, (at, "first")]
+    taken, pipeline = [], Pipeline(produce, lambda item: 1, 100)
     with pytest.raises(ValueError, match=f"^chunk {at}$"):
-        next(run)
+        patiently(lambda: pipeline.run(range(20), threads, taken.append))
+    wanted = [(chunk, which) for chunk in range(at) for which in ("first", "second")]
+    assert taken == [*wanted, (at, "first")]
 
 
 def test_an_error_of_a_later_chunk_waits_for_its_turn():
@@ -174,10 +208,10 @@ def test_an_error_of_a_later_chunk_waits_for_its_turn():
         failed.wait(PATIENCE_S)
         yield from "abc"
 
-    run = Pipeline(produce, lambda item: 1, 100).run(range(2), 2)
-    assert [next(run) for _ in range(3)] == ["a", "b", "c"]
+    taken, pipeline = [], Pipeline(produce, lambda item: 1, 100)
     with pytest.raises(ValueError, match="chunk 1"):
-        next(run)
+        patiently(lambda: pipeline.run(range(2), 2, taken.append))
+    assert taken == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -187,13 +221,13 @@ def test_an_error_without_any_item_does_not_hang(threads):
         yield
 
     with pytest.raises(ValueError, match="nothing"):
-        collect(Pipeline(produce, lambda item: 1, 0).run(range(50), threads))
+        collect(Pipeline(produce, lambda item: 1, 0), 50, threads)
 
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("budget", [0, 3, 10**9])
-def test_closing_early_stops_the_workers(threads, budget):
-    begun = []
+def test_an_error_of_who_takes_stops_the_workers(threads, budget):
+    begun, taken = [], []
 
     def produce(chunk):
         begun.append(chunk)
@@ -201,9 +235,14 @@ def test_closing_early_stops_the_workers(threads, budget):
             time.sleep(0.001)
             yield chunk, i
 
-    run = Pipeline(produce, lambda item: 1, budget).run(range(500), threads)
-    assert next(run) == (0, 0)
-    patiently(run.close)
+    def take(item):
+        taken.append(item)
+        if len(taken) == 3:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        patiently(lambda: Pipeline(produce, lambda item: 1, budget).run(range(500), threads, take))
+    assert taken == [(0, 0), (0, 1), (0, 2)]
     assert not workers()
     soon = len(begun)
     assert soon < 500
@@ -211,12 +250,21 @@ def test_closing_early_stops_the_workers(threads, budget):
     assert len(begun) == soon
 
 
-def test_an_error_of_the_consumer_stops_the_workers():
-    def consume():
-        for item in Pipeline(numbers, lambda item: 1, 2).run(range(1000), 3):
-            if item == (5, 0):
-                raise KeyError("enough")
+def test_an_interrupt_stops_the_workers(monkeypatch):
+    """As Ctrl+C does, which is raised where the main thread waits."""
+    begun = threading.Event()
 
-    with pytest.raises(KeyError, match="enough"):
-        consume()
-    assert wait_until(lambda: not workers())
+    def produce(chunk):
+        begun.set()
+        for i in range(10_000):
+            time.sleep(0.001)
+            yield chunk, i
+
+    def interrupted(self):
+        assert begun.wait(PATIENCE_S)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline_module._Run, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(produce, lambda item: 1, 5).run(range(10), 2, lambda item: None)
+    assert not workers()

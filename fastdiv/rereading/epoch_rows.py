@@ -118,12 +118,13 @@ class EpochRows:
             source.expect(self.chunks)
 
     def each(
-        self, count: Callable[[ScoredRows], ScoredRows], once: Once | None
-    ) -> Iterator[ScoredRows]:
-        """Yield what `count` makes of the rows of each batch, in order.
+        self, count: Callable[[ScoredRows], ScoredRows], once: Once | None,
+        take: Callable[[ScoredRows], None],
+    ) -> None:  # fmt: skip
+        """Let `take` have what `count` makes of the rows of each batch, in order, one at a time.
 
-        It is called on any thread, in any order; with `once`, which lets only the first row of a
-        sample through, on the caller's, in order.
+        `count` is called on any thread, in any order; with `once`, which lets only the first row
+        of a sample through, in order, too.
         """
 
         def scored(chunk: Chunk) -> Iterator[ScoredRows]:
@@ -133,12 +134,13 @@ class EpochRows:
                     yield rows if once is not None else count(rows)
 
         pipeline = Pipeline(scored, lambda rows: rows.nbytes, IN_FLIGHT_BYTES)
-        for rows in pipeline.run(self.chunks, self.threads):
-            if once is None:
-                yield rows
-            else:
-                assert rows.ids is not None
-                yield count(rows.take(once.first(rows.ids, len(rows))))
+
+        def take_first(rows: ScoredRows) -> None:
+            assert once is not None
+            assert rows.ids is not None
+            take(count(rows.take(once.first(rows.ids, len(rows)))))
+
+        pipeline.run(self.chunks, self.threads, take if once is None else take_first)
 
     def _of_batch(self, batch: Batch) -> ScoredRows | None:
         """Score those rows of a batch that are of the split and epoch; None where none is."""

@@ -139,8 +139,7 @@ def reread(
     # Rows of one sample are rare, and then counted by one thread.
     once = Once() if entry.get("duplicates_by_epoch", {}).get(str(number)) else None
     seen = Seen(np.zeros((3, side.classes), np.int64))
-    for batch in rows.each(lambda some: _count(some, state, data.layout.kind), once):
-        seen.add(batch)
+    rows.each(lambda some: _count(some, state, data.layout.kind), once, seen.add)
     check_same(seen, side, f"epoch {epoch}")
     issues = _positions(seen, view, number)
     classwise = state.classwise()
