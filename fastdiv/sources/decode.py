@@ -22,6 +22,7 @@ from fastdiv.sources.fields import (
 )
 from fastdiv.sources.labels import PlaceInBatch, class_labels
 from fastdiv.sources.layout import Layout
+from fastdiv.sources.rooms import rooms
 from fastdiv.sources.values import converted, gapless, null_rows, numbers, pieces, strings
 from fastdiv_kernels.contract import Array, Kind, Reason
 
@@ -224,8 +225,7 @@ def _from_columns(batch: pa.RecordBatch, layout: Layout, problems: NDArray[np.ui
     from fastdiv_kernels.cpu.columns import gather_columns
 
     shape = (batch.num_rows, layout.classes)
-    # Arrow's memory is used again, NumPy's would be fresh pages.
-    room = pa.allocate_buffer(shape[0] * shape[1] * layout.dtype.itemsize)
+    room = rooms.take(shape[0] * shape[1] * layout.dtype.itemsize)
     predictions = np.ndarray(shape, layout.dtype, room)
     columns = []
     for name in layout.predictions:

@@ -17,6 +17,7 @@ from fastdiv.sources.pages.headers import (
     read_header,
 )
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
+from fastdiv.sources.rooms import rooms
 from fastdiv_kernels.page_table import (
     AT,
     BODY,
@@ -239,11 +240,11 @@ class ColumnPages:
             bodies, why = self._bodies(owners[STORED], pages)
             pages = len(bodies)
         if codec == SNAPPY:
-            owners[UNPACKED] = room_for(made)
+            owners[UNPACKED] = rooms.take(made)
         known, m = 0, -1
         if self._dictionary is not None:
             known, m = address(self._dictionary), len(self._dictionary) // self._width
-            owners[LOOKED_UP] = room_for(values * self._width)
+            owners[LOOKED_UP] = rooms.take(values * self._width)
         read, reason = read_pages(
             table, pages, GIVEN if given else UNPACKED if codec else STORED,
             address(owners[STORED]), address(owners[UNPACKED]), self._done, self._width,
@@ -284,11 +285,6 @@ class ColumnPages:
             levels = whole if before else body
             table[i, [LEVELS, BODY, LENGTH]] = address(levels), address(body), len(body)
         return bodies, None
-
-
-def room_for(size: int) -> Bytes:
-    """Return room of Arrow's, whose memory is used again; NumPy's would be fresh pages."""
-    return np.frombuffer(pa.allocate_buffer(size), np.uint8)
 
 
 def check_crc(stored: Bytes, crc: int) -> None:

@@ -12,6 +12,7 @@ from fastdiv.sources.pages.chunk import Bytes, ChunkBytes, ColumnPages
 from fastdiv.sources.pages.codec import UNCOMPRESSED
 from fastdiv.sources.pages.headers import Unexpected
 from fastdiv.sources.parquet_footer import ColumnChunk, Leaf
+from fastdiv.sources.rooms import rooms
 
 INT32, INT64, FLOAT, DOUBLE, FIXED = 1, 2, 4, 5, 7
 LIST_STEPS = ((0, 2, 0), (0, 2, 1), (1, 2, 0), (1, 2, 1))  # list, its group, its elements
@@ -104,8 +105,8 @@ class Column:
                 self._at = 0
             if len(part) == need:
                 return self._array(part, rows)
-            if joined is None:  # Arrow's memory is used again, NumPy's would be fresh pages
-                joined = np.frombuffer(pa.allocate_buffer(need), np.uint8)
+            if joined is None:
+                joined = rooms.take(need)
             joined[done : done + len(part)] = part
             done += len(part)
             if done == need:
