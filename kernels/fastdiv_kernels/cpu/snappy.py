@@ -1,17 +1,18 @@
 """Snappy: blocks of literals and of copies of what was written before, decompressed at addresses.
 
 A block is a varint, how many bytes it gives, and elements: a tag, whose two lowest bits are 0 for
-a literal, 1 to 3 for a copy whose offset has 11, 16 or 32 bits; its length; the literal's bytes or
-the offset (https://github.com/google/snappy/blob/main/format_description.txt). Nothing is trusted.
+a literal, 1 to 3 for a copy whose offset has 11, 16 or 32 bits; then the literal or the offset
+(https://github.com/google/snappy/blob/main/format_description.txt). Nothing is trusted.
 
-What takes time is not bytes but elements: a jump that was guessed wrong costs 20 cycles, and so
-does a load of bytes that two stores have just written. So a literal of at most four bytes, which
-may be none, and the copy that follows it are one unit, decoded without a jump: up to eight bytes
-are one word, loaded from one offset before the unit, the literal put into it. Consecutive int64
-are units of one byte and seven from offset 8: such words are written eight at a time.
+What takes time is elements, not bytes: to know where the next begins takes 12 cycles, unless a
+jump is guessed, a wrong guess takes 20, and so does a load of what two stores have just written.
+So a literal of at most four bytes, or none, and the copy behind it are one unit. Whether there is
+a literal is guessed; how wide the offset is is not. A unit of eight bytes, as those of int64 are,
+is loaded and written as one word, in which the literal has replaced the first bytes: stores and
+loads meet. Consecutive int64 are a byte and seven from offset 8: such words are written by eights.
 
 Units are taken where both sides have room; near an end, and for whatever is rare, `step` writes
-exactly what an element says.
+exactly what one element says.
 """
 
 from typing import Any
@@ -23,27 +24,35 @@ from fastdiv_kernels.cpu.addresses import copy_bytes
 from fastdiv_kernels.cpu.jit import inner, intrinsic, kernel, types
 from fastdiv_kernels.cpu.lines import byte_at, load, splat, word_at
 
-MOST_SHIFT = 28  # of the varint: it has at most 32 bits
-SHORT = 4  # bytes of a literal that is one unit with its copy
-LONGEST = 64  # bytes of a copy
-ROOM = 96  # bytes that a unit may write: SHORT + LONGEST, and what follows them in its last store
-AHEAD = 32  # bytes that a unit may read
+MOST_SHIFT = 28  # of the varint, which has at most five bytes
 RUN = 8  # units written together
-UNIT = 0x080D0000  # a byte's literal, the byte left out, and a copy of seven from offset 8
-UNIT_MASK = 0xFFFF00FF
+UNIT, UNIT_MASK = 0x080D0000, 0xFFFF00FF  # a literal of one byte, any, and seven from offset 8
+MOST_READ = 4 * RUN  # by a unit, a run of them or a short literal
+MOST_WRITTEN = 80  # by any of them
 
 I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
-ONE, EIGHT, BYTE = np.uint64(1), np.uint64(8), np.uint64(255)
-THREE, LONG = np.uint64(3), np.uint64(0xF0)
-COPIES = np.zeros(256, np.uint64)
-for tag in range(256):
-    if tag & 3 == 1:
-        COPIES[tag] = 4 + (tag >> 2 & 7) | (tag >> 5) << 24 | 0xFF << 32
-    if tag & 3 == 2:
-        COPIES[tag] = 1 + (tag >> 2) | 0xFFFF << 32
-REPEATS = np.array([0, *(sum(1 << 8 * i for i in range(0, 8, n)) for n in range(1, 9))], np.uint64)
-TWO_UNITS = np.uint64(UNIT << 32 | UNIT)
-TWO_MASKS = np.uint64(UNIT_MASK << 32 | UNIT_MASK)
+ZERO, ONE, TWO, THREE, EIGHT = (np.uint64(x) for x in (0, 1, 2, 3, 8))
+BYTE, BITS = np.uint64(0xFF), np.uint64(63)
+LONG = np.uint64(0xF0)  # in the tag of a literal of more than four bytes
+ABOVE_16 = np.uint64(64)  # the tag of a literal of 17 bytes
+# Of a period of 0 to 7 bytes: what it is multiplied by to fill a word, and how often it fits.
+REPEATS = np.array([0, *(sum(1 << i for i in range(0, 64, 8 * n)) for n in range(1, 8))], np.uint64)
+STRIDES = np.array([8, *(8 - 8 % n for n in range(1, 8))], np.int64)
+
+
+def copies() -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return what the tags of copies say: length, highest bits of the offset << 16, mask << 32.
+
+    The mask is for those bits of the offset that follow. Of other tags, 0.
+    """
+    entries = np.zeros(256, np.uint64)
+    for tag in range(1, 256, 4):
+        entries[tag] = 4 + (tag >> 2 & 7) | (tag >> 5 << 8) << 16 | 0xFF << 32
+        entries[tag + 1] = 1 + (tag >> 2) | 0xFFFF << 32
+    return entries
+
+
+COPIES = copies()
 
 
 @intrinsic
@@ -69,35 +78,6 @@ def put_byte(typing_context: Any, address: Any, word: Any) -> Any:
 
 
 @intrinsic
-def word_of_halves(typing_context: Any, address: Any) -> Any:
-    """Load the eight bytes at an address as two halves, each of which a store of its own may have."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # An empty piece of assembly keeps LLVM from making one load of two.
-        barrier = ir.InlineAsm(ir.FunctionType(I32, [I32]), "", "=r,0")
-        halves = []
-        for at in (0, 4):
-            place = builder.add(args[0], ir.Constant(I64, at))
-            half = builder.load(builder.inttoptr(place, I32.as_pointer()), align=1)
-            halves.append(builder.zext(builder.call(barrier, [half]), I64))
-        return builder.or_(halves[0], builder.shl(halves[1], ir.Constant(I64, 32)))
-
-    return types.uint64(types.int64), generate
-
-
-@intrinsic
-def choose(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
-    """Return one of two words, without a jump."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        chosen = builder.select(*args)
-        chosen.set_metadata("unpredictable", builder.module.add_metadata([]))
-        return chosen
-
-    return types.uint64(types.boolean, types.uint64, types.uint64), generate
-
-
-@intrinsic
 def copy_sixteen(typing_context: Any, to: Any, source: Any) -> Any:
     """Copy sixteen bytes from one address to another, all loaded before any is written."""
 
@@ -111,33 +91,30 @@ def copy_sixteen(typing_context: Any, to: Any, source: Any) -> Any:
 
 @intrinsic
 def is_run(typing_context: Any, address: Any) -> Any:
-    """Say whether RUN units follow, each a byte's literal and a copy of seven from offset 8."""
+    """Say whether RUN units at an address are a byte and seven from offset 8 each."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         units = load(builder, args[0], I32, RUN)
         masked = builder.and_(units, ir.Constant(units.type, [UNIT_MASK] * RUN))
         others = builder.icmp_signed("!=", masked, ir.Constant(units.type, [UNIT] * RUN))
-        return builder.icmp_signed(
-            "==", builder.bitcast(others, ir.IntType(RUN)), ir.Constant(ir.IntType(RUN), 0)
-        )
+        flags = ir.IntType(RUN)
+        return builder.icmp_signed("==", builder.bitcast(others, flags), ir.Constant(flags, 0))
 
     return types.boolean(types.int64), generate
 
 
 @intrinsic
-def write_run(typing_context: Any, to: Any, source: Any, word: Any) -> Any:
-    """Write RUN words: the one before them with its lowest byte from each unit."""
+def write_run(typing_context: Any, to: Any, at: Any, word: Any) -> Any:
+    """Write the words of RUN units: the word before them, its lowest byte from each."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         units = load(builder, args[1], I32, RUN)
-        lowest = builder.and_(
-            builder.lshr(units, ir.Constant(units.type, [8] * RUN)),
-            ir.Constant(units.type, [255] * RUN),
-        )
-        wide = builder.zext(lowest, ir.VectorType(I64, RUN))
-        rest = splat(builder, builder.and_(args[2], ir.Constant(I64, ~255)), RUN)
-        place = builder.inttoptr(args[0], wide.type.as_pointer())
-        builder.store(builder.or_(wide, rest), place, align=1)
+        literals = builder.lshr(units, ir.Constant(units.type, [8] * RUN))
+        literals = builder.and_(literals, ir.Constant(units.type, [0xFF] * RUN))
+        words = builder.zext(literals, ir.VectorType(I64, RUN))
+        rest = splat(builder, builder.and_(args[2], ir.Constant(I64, ~0xFF)), RUN)
+        place = builder.inttoptr(args[0], words.type.as_pointer())
+        builder.store(builder.or_(words, rest), place, align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.uint64), generate
@@ -145,29 +122,100 @@ def write_run(typing_context: Any, to: Any, source: Any, word: Any) -> Any:
 
 @inner()
 def read_size(at: Any, stop: Any) -> Any:
-    """Read the varint that a block begins with; return it and where it ends, -1 where it is none."""
+    """Read the varint a block begins with; return it, -1 where it is none, and where it ends."""
     value, shift = np.int64(0), np.int64(0)
     while at < stop and shift <= MOST_SHIFT:
         byte = np.int64(byte_at(at))
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return (value if value >> 32 == 0 else np.int64(-1)), at
+            return value, at
         shift += 7
     return np.int64(-1), at
 
 
 @inner()
-def step(at: Any, stop: Any, to: Any, start: Any, end: Any) -> Any:
+def units(at: Any, last: Any, to: Any, most: Any, start: Any) -> Any:
+    """Do what is usual up to `last` and `most`, inclusive; return where both sides are after it.
+
+    Eight bytes from `start` on must have been written.
+    """
+    while at <= last and to <= most:
+        code = word_at(at)
+        if np.uint32(code) & UNIT_MASK == UNIT and is_run(at):
+            word = word_at(to - 8)
+            while at <= last and to <= most and is_run(at):
+                write_run(to, at, word)
+                at += 4 * RUN
+                to += 8 * RUN
+            continue
+        own, bits, copy = ZERO, ZERO, code  # a literal, its bits, and what follows it
+        literal = np.int64(0)  # its bytes, with the tag
+        if code & THREE == 0:
+            if code & LONG != 0:
+                tag = code & BYTE
+                if tag >= ABOVE_16:
+                    break
+                copy_sixteen(to, at + 1)
+                at += np.int64(tag >> TWO) + 2
+                to += np.int64(tag >> TWO) + 1
+                continue
+            own = code >> EIGHT
+            bits = (code + code + EIGHT) & BITS
+            copy = own >> bits
+            literal = np.int64(1 + (bits >> THREE))
+        entry = COPIES[copy & BYTE]
+        low, high = (copy >> EIGHT) & (entry >> np.uint64(32)), entry >> np.uint64(16)
+        offset = np.int64(low + (high & np.uint64(0xFFFF)))
+        length, n = np.int64(entry & BYTE), np.int64(bits >> THREE)
+        source = to - offset
+        if source < start or offset == 0:
+            break
+        mask = (ONE << bits) - ONE
+        own &= mask
+        whole = n + length
+        if offset >= 8:
+            word = (word_at(source) & ~mask) | own
+            put_word(to, word)
+            put_word(to + 8, word_at(source + 8))
+            if whole > 16:
+                if offset < 16:
+                    if n > 0:
+                        break
+                    source -= offset  # another period before
+                if offset == 8:
+                    for i in range(16, 64, 8):
+                        put_word(to + i, word)
+                else:
+                    copy_sixteen(to + 16, source + 16)
+                    if whole > 32:
+                        copy_sixteen(to + 32, source + 32)
+                        copy_sixteen(to + 48, source + 48)
+                        copy_sixteen(to + 64, source + 64)
+        else:
+            before = (word_at(to - 8) >> bits) | ((own << ONE) << (BITS - bits))
+            pattern = (before >> (np.uint64(64) - EIGHT * np.uint64(offset))) * REPEATS[offset]
+            put_word(to, own)
+            done = np.int64(0)
+            while done < length:
+                put_word(to + n + done, pattern)
+                done += STRIDES[offset]
+        at += literal + 3 - np.int64(copy & ONE)
+        to += whole
+    return at, to
+
+
+@inner()
+def step(at: Any, stop: Any, to: Any, end: Any, start: Any) -> Any:
     """Do one element, and no more than it says; return where both sides are after it, or 0, 0."""
-    none = (np.int64(0), np.int64(0))
     tag = np.int64(byte_at(at))
     at += 1
     kind, length = tag & 3, (tag >> 2) + 1
-    more = length - 60 if kind == 0 else kind  # bytes that follow the tag
-    more = max(more, np.int64(0)) if kind < 3 else np.int64(4)
+    more = kind if kind < 3 else np.int64(4)  # bytes of a number behind the tag
+    if kind == 0:
+        more = max(length - 60, np.int64(0))
     if stop - at < more:
-        return none
+        return np.int64(0), np.int64(0)
     number = np.int64(0)
     for i in range(more):
         number |= np.int64(byte_at(at + i)) << (8 * i)
@@ -176,38 +224,23 @@ def step(at: Any, stop: Any, to: Any, start: Any, end: Any) -> Any:
         if more > 0:
             length = number + 1
         if length > stop - at or length > end - to:
-            return none
+            return np.int64(0), np.int64(0)
         copy_bytes(to, at, length)
         return at + length, to + length
     if kind == 1:
         length = ((tag >> 2) & 7) + 4
         number |= tag >> 5 << 8
     if number == 0 or number > to - start or length > end - to:
-        return none
-    done = np.int64(0)
+        return np.int64(0), np.int64(0)
+    stop_copy = to + length
     if number >= 8:
-        while done + 8 <= length:
-            put_word(to + done, word_at(to + done - number))
-            done += 8
-    while done < length:
-        put_byte(to + done, byte_at(to + done - number))
-        done += 1
-    return at, to + length
-
-
-@inner()
-def repeat(to: Any, length: Any, offset: Any, before: Any) -> None:
-    """Write a copy from an offset below 8, and up to seven bytes more; `before` ends where it begins."""
-    bits = np.uint64(8) * np.uint64(offset)
-    pattern = before >> (np.uint64(64) - bits)
-    while bits < np.uint64(64):
-        pattern |= pattern << bits
-        bits += bits
-    stride = np.int64(8) - np.int64(8) % offset
-    done = np.int64(0)
-    while done < length:
-        put_word(to + done, pattern)
-        done += stride
+        while to + 8 <= stop_copy:
+            put_word(to, word_at(to - number))
+            to += 8
+    while to < stop_copy:
+        put_byte(to, byte_at(to - number))
+        to += 1
+    return at, to
 
 
 @inner()
@@ -217,88 +250,19 @@ def unpack_block(at: Any, size: Any, to: Any, target_size: Any) -> Any:
     says, at = read_size(at, stop)
     if says != target_size:
         return False
-    last, most = stop - AHEAD, end - ROOM
-    while at < stop:
-        if at <= last and to <= most:
-            code = word_at(at)
-            if np.uint32(code) & UNIT_MASK == UNIT and to - start >= 8 and is_run(at):
-                word = word_at(to - 8)
-                while True:
-                    write_run(to, at, word)
-                    at += 4 * RUN
-                    to += 8 * RUN
-                    if at > last or to > most or not is_run(at):
-                        break
-                continue
-            # The literal, if there is one, and the tag behind it.
-            literal = code & THREE == 0
-            if not literal or code & LONG == 0:
-                skip = choose(literal, code + code + np.uint64(16), np.uint64(0))
-                second = code >> (skip & np.uint64(63))
-                entry = COPIES[second & BYTE]
-                offset = ((second >> EIGHT) & (entry >> np.uint64(32))) + (
-                    (entry >> np.uint64(16)) & np.uint64(0xFFFF)
-                )
-                length = np.int64(entry & BYTE)
-                source = to - np.int64(offset)
-                if offset >= EIGHT and source >= start:
-                    bits = choose(literal, code + code + EIGHT, np.uint64(0)) & np.uint64(56)
-                    mask = (ONE << bits) - ONE
-                    own = (code >> EIGHT) & mask
-                    put_word(to, (word_of_halves(source) & ~mask) | own)
-                    put_word(to + 8, word_at(source + 8))
-                    whole = np.int64(bits >> THREE) + length
-                    at += np.int64((skip >> THREE) & np.uint64(7)) + np.int64(3 - (second & ONE))
-                    if whole > 16:
-                        if offset >= 16:
-                            done = np.int64(16)
-                            while done < whole:
-                                copy_sixteen(to + done, source + done)
-                                done += 16
-                        else:
-                            done = np.int64(16)
-                            while done < whole:
-                                put_word(to + done, word_at(source + done))
-                                done += 8
-                    to += whole
-                    continue
-                if offset < EIGHT and offset > 0 and source >= start and to - start >= 8:
-                    bits = choose(literal, code + code + EIGHT, np.uint64(0)) & np.uint64(56)
-                    n = np.int64(bits >> THREE)
-                    mask = (ONE << bits) - ONE
-                    own = (code >> EIGHT) & mask
-                    before = word_of_halves(to - 8)
-                    put_word(to, own)
-                    if n > 0:
-                        before = (before >> bits) | (own << (np.uint64(64) - bits))
-                    bits = EIGHT * offset
-                    pattern = (before >> (np.uint64(64) - bits)) * REPEATS[offset]
-                    to += n
-                    put_word(to, pattern)
-                    if length > 8:
-                        stride = np.int64(8) - np.int64(8) % np.int64(offset)
-                        done = np.int64(stride)
-                        while done < length:
-                            put_word(to + done, pattern)
-                            done += stride
-                    to += length
-                    at += np.int64((skip >> THREE) & np.uint64(7)) + np.int64(3 - (second & ONE))
-                    continue
-            elif code & BYTE < np.uint64(64):
-                copy_sixteen(to, at + 1)
-                n = np.int64((code & BYTE) >> np.uint64(2)) + 1
-                at += 1 + n
-                to += n
-                continue
-        at, to = step(at, stop, to, start, end)
+    while True:
+        if to - start >= 8:
+            at, to = units(at, stop - MOST_READ, to, end - MOST_WRITTEN, start)
+        if at >= stop:
+            return to == end
+        at, to = step(at, stop, to, end, start)
         if at == 0:
             return False
-    return to == end
 
 
 @kernel
 def unpack(sources: Any, source_sizes: Any, targets: Any, target_sizes: Any) -> Any:
-    """Decompress raw Snappy blocks, one after another; stop at the first that is damaged.
+    """Decompress raw Snappy blocks, one after another, until one is damaged.
 
     Parameters
     ----------
@@ -310,7 +274,7 @@ def unpack(sources: Any, source_sizes: Any, targets: Any, target_sizes: Any) -> 
     Returns
     -------
     int
-        k, or which block was not good; of its target anything may have been written over.
+        k, or which block is damaged: anything may then have been written to its target.
     """
     k = len(sources)
     for i in range(k):
