@@ -15,7 +15,7 @@ from fastdiv.arrays import as_int32, as_predictions, integer_labels
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
-from fastdiv_kernels.contract import REASON, Backend, Kind, Reason, profile_width
+from fastdiv_kernels.contract import REASON, Array, Backend, Kind, Reason, profile_width
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -169,7 +169,8 @@ def score_batch(
 
     `profiles`: keep of each vector what its loss at other temperatures is made from. `room`: at
     least as many rows, and profiles if they are kept, of which the first are written. `note` is
-    told the rows and scores of one tile or some, which are then in cache.
+    told the rows and scores of one tile or some, which are then in cache, and calls kernels with
+    them: where no more is to be done, Python only says once for all tiles what is called.
     """
     n = len(batch.labels)
     c, dtype = batch.pieces[0].shape[1], batch.pieces[0].dtype
@@ -179,25 +180,54 @@ def score_batch(
             room.profile = np.empty((n, profile_width(c)), np.float16)
     row_bytes = dtype.itemsize * c
     step = max(1, TILE_BYTES // row_bytes, min(TILE_ROWS, MOST_TILE_BYTES // row_bytes))
+
+    def score_rows(x: Array, labels: NDArray[np.int32], scores: Scores, start: int) -> None:
+        kernels.score(x, labels, kind, *scores.arrays())
+        if batch.problems is not None:
+            _note_problems(scores, batch.problems[start : start + len(x)])
+        if scores.profile is not None:
+            kernels.profile(x, kind, scores.predicted, scores.profile)
+        if clip_nats is not None:
+            np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
+
+    only_kernels = batch.problems is None and clip_nats is None
+    if only_kernels and (n > step or len(batch.pieces) > 1):
+        groups = [lambda: score_rows(batch.pieces[0], batch.labels, room, 0)]
+        if note is not None:
+            groups.append(lambda: note(slice(0, n), room))
+        steps = _steps(batch.pieces, step, n, note is not None)
+        if steps and kernels.in_tiles(groups, steps):
+            return room.rows(0, n)
     start = noted = 0
     for piece in batch.pieces:
         for at in range(0, len(piece), step):
             x = piece[at : at + step]
             rows = slice(start, start + len(x))
+            score_rows(x, batch.labels[rows], room.take(rows), start)
             start = rows.stop
-            scores = room.take(rows)
-            kernels.score(x, batch.labels[rows], kind, *scores.arrays())
-            if batch.problems is not None:
-                _note_problems(scores, batch.problems[rows])
-            if scores.profile is not None:
-                kernels.profile(x, kind, scores.predicted, scores.profile)
-            if clip_nats is not None:
-                np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
             if note is not None and (start - noted >= TILE_ROWS or start == n):
                 rows = slice(noted, start)
                 note(rows, room.take(rows))
                 noted = start
     return room.rows(0, n)
+
+
+def _steps(pieces: list[Array], step: int, n: int, noting: bool) -> list[tuple[int, int, int, int]]:
+    """Return the steps of a batch (see `Backend.in_tiles`); none where pieces lie otherwise."""
+    steps = []
+    start = noted = 0
+    for piece in pieces:
+        if not piece.flags.c_contiguous or piece.dtype != pieces[0].dtype:
+            return []
+        address, row_bytes = piece.__array_interface__["data"][0], piece.strides[0]
+        for at in range(0, len(piece), step):
+            rows = min(step, len(piece) - at)
+            steps.append((0, start, rows, address + at * row_bytes))
+            start += rows
+            if noting and (start - noted >= TILE_ROWS or start == n):
+                steps.append((1, noted, start - noted, 0))
+                noted = start
+    return steps
 
 
 def _note_problems(scores: Scores, problems: NDArray[np.uint8]) -> None:

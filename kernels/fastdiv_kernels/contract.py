@@ -37,6 +37,7 @@ float32 that it stands for. A word is NaN where its low 15 bits are above 0x7F80
 the tolerance of 16-bit input.
 """
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -234,6 +235,19 @@ class Backend(Protocol):
         status: Array,  # (n,) uint8: a Reason, and UNNORMALIZED and TIE
     ) -> None:
         """Score each row, whose result depends on nothing but the row, its label and the kind."""
+        ...
+
+    def in_tiles(
+        self, groups: Sequence[Callable[[], None]], steps: Sequence[tuple[int, int, int, int]]
+    ) -> bool:
+        """Make calls for some rows after others, or say False, having done nothing.
+
+        Each group, when it is called, calls functions of this backend with arrays of all rows and
+        does nothing else: it is asked which ones, and then each step calls them for a tile. A
+        step is the number of a group, the tile's first row, how many it has, and the address of
+        its predictions, whatever the group gives: they may lie in pieces of one dtype, aligned or
+        not, in C order. What is added to, and not written by row, is the same in all steps.
+        """
         ...
 
     def profile(

@@ -22,6 +22,7 @@ from fastdiv_kernels.cpu.score import STORED, few_kernel_for, is_few, kernel_for
 from fastdiv_kernels.cpu.tally import tally
 from fastdiv_kernels.cpu.temper import temper_curves, temper_pairs, temper_vectors
 from fastdiv_kernels.cpu.temperatures import tally_curves, tally_pairs, tally_vectors
+from fastdiv_kernels.cpu.tiles import in_tiles
 from fastdiv_kernels.cpu.transitions import transitions
 from fastdiv_kernels.grid import weights
 
@@ -29,6 +30,7 @@ __all__ = [
     "describe",
     "distributions",
     "dynamics",
+    "in_tiles",
     "name",
     "profile",
     "score",

@@ -107,6 +107,18 @@ class _Code:
             yield f"ptr {self.load(item, DATA, 'ptr')}"
             yield from (f"i64 {word}" for word in words)
 
+    def call(
+        self, kernel: str, places: Sequence[str], form: Form, numbers: Sequence[str]
+    ) -> list[str]:
+        """Append the call of a kernel and the return of its status; return what it is given."""
+        given = [*places, *self.arguments("%items", form, iter(numbers))]
+        status = self.value(f'call i32 @"{kernel}"({", ".join(given)})')
+        failed = self.value(f"icmp ne i32 {status}, 0")
+        described = self.value(f"ptrtoint ptr {self.load('%exception', 0, 'ptr')} to i64")
+        more = self.value(f"add i64 {described}, 1")
+        self.line(f"ret i64 {self.value(f'select i1 {failed}, i64 {more}, i64 0')}")
+        return given
+
 
 def entry_code(name: str, kernel: str, numbers: Sequence[str], form: Form, ignored: int) -> str:
     """Return LLVM code of a function that calls a kernel for Python's arguments of a form.
@@ -149,12 +161,7 @@ def entry_code(name: str, kernel: str, numbers: Sequence[str], form: Form, ignor
     code.line(f"ret i64 {OTHER_FORM}")
     code.line("call:")
     named = [f"{kind} %n{i}" for i, kind in enumerate(numbers)]
-    given = ["ptr %to", "ptr %exception", *code.arguments("%items", form, iter(named))]
-    status = code.value(f'call i32 @"{kernel}"({", ".join(given)})')
-    failed = code.value(f"icmp ne i32 {status}, 0")
-    described = code.value(f"ptrtoint ptr {code.load('%exception', 0, 'ptr')} to i64")
-    more = code.value(f"add i64 {described}, 1")
-    code.line(f"ret i64 {code.value(f'select i1 {failed}, i64 {more}, i64 0')}")
+    given = code.call(kernel, ["ptr %to", "ptr %exception"], form, named)
     types = ", ".join(one.split()[0] for one in given)
     parameters = ", ".join(("ptr %items", "ptr %result", "ptr %expected", *named))
     body = "\n  ".join(code.lines)
@@ -162,6 +169,30 @@ def entry_code(name: str, kernel: str, numbers: Sequence[str], form: Form, ignor
 declare i32 @"{kernel}"({types})
 
 define i64 @"{name}"({parameters}) {{
+  {body}
+}}
+"""
+
+
+def tile_code(name: str, kernel: str, numbers: Sequence[str], form: Form) -> str:
+    """Return LLVM code of a function that calls a kernel without a result, whatever its numbers.
+
+    The function is given the address of items as those of a tuple, and that of the numbers, each
+    at the beginning of 8 bytes; it returns 0, or one more than the address of what describes an
+    exception. So all kernels are called alike by code that has no other way to (`cpu.tiles`).
+    """
+    code = _Code()
+    code.line("%exception = alloca ptr")
+    code.line("store ptr null, ptr %exception")
+    code.line("%nothing = alloca i64")
+    named = [f"{kind} {code.load('%numbers', 8 * i, kind)}" for i, kind in enumerate(numbers)]
+    given = code.call(kernel, ["ptr %nothing", "ptr %exception"], form, named)
+    types = ", ".join(one.split()[0] for one in given)
+    body = "\n  ".join(code.lines)
+    return f"""
+declare i32 @"{kernel}"({types})
+
+define i64 @"{name}"(ptr %items, ptr %numbers) {{
   {body}
 }}
 """

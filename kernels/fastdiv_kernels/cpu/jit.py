@@ -111,6 +111,15 @@ def tell_numba() -> None:
         cpu_target.target_context.refresh()
 
 
+class _Recorded(threading.local):
+    """Calls that a thread writes down instead of making them, while it does (`cpu.tiles`)."""
+
+    calls: list[tuple[Kernel, tuple[Any, ...]]] | None = None
+
+
+recorded = _Recorded()
+
+
 def _no_call(arguments: tuple[Any, ...], compared: bool) -> Any:
     return OTHER
 
@@ -132,15 +141,17 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the machine code for arguments of this form; find or make it where there is none."""
+        if recorded.calls is not None:
+            return recorded.calls.append((self, arguments))
         result = self._latest(arguments, True)
         if result is not OTHER:
             return result
-        form = form_of(arguments)
-        call = self._calls.get(form)
-        if call is None:
-            call = self._find(form, arguments)
-        self._latest = call
-        return call(arguments, False)
+        self._latest = self.of(form_of(arguments), arguments)
+        return self._latest(arguments, False)
+
+    def of(self, form: Form, arguments: tuple[Any, ...]) -> Call:
+        """Return what calls the kernel with arguments of a form."""
+        return self._calls.get(form) or self._find(form, arguments)
 
     def _find(self, form: Form, arguments: tuple[Any, ...]) -> Call:
         with changing:

@@ -28,6 +28,7 @@ from fastdiv_kernels.cpu.entry import (
     Form,
     entry_code,
     layout_is_known,
+    tile_code,
 )
 from fastdiv_kernels.cpu.memory import MEMORY
 
@@ -168,13 +169,16 @@ class Code:
             if status != 0:
                 if status == OTHER_FORM:
                     return OTHER
-                raise _exception(status - 1)
+                raise exception_at(status - 1)
             if result_at is None:
                 return None
             return tuple(result_at) if n else result_at[0]
 
         # Kept in memory: the code, and dtypes that are known by their addresses.
         call.keeps = (engine, known)  # type: ignore[attr-defined]
+        if kind == "none" and not tuples:
+            in_tiles = engine.get_function_address(f"tiles.{self.entry}")
+            call.in_tiles = in_tiles  # type: ignore[attr-defined]
         return call
 
 
@@ -195,7 +199,7 @@ class _Description(ctypes.Structure):
     _fields_ = (("pickled", ctypes.c_void_p), ("size", ctypes.c_int32))
 
 
-def _exception(at: int) -> BaseException:
+def exception_at(at: int) -> BaseException:
     """Return the exception that a kernel describes; in practice that memory ran out."""
     if at:
         description = _Description.from_address(at)
@@ -234,8 +238,12 @@ def compile_for(dispatcher: Any, arguments: tuple[Any, ...], form: Form) -> Code
     entry = f"entry.{kernel}"
     numbers = [NUMBERS.get(kind) or f"i{8 * kind().itemsize}" for kind in kinds_of(form)]
     module.link_in(llvm.parse_assembly(entry_code(entry, kernel, numbers, form, ANY_PLACE)))
+    entries = [entry]
+    if result[0] == "none" and all(isinstance(one, type) or one[0] != "tuple" for one in form):
+        entries.append(f"tiles.{entry}")
+        module.link_in(llvm.parse_assembly(tile_code(entries[1], kernel, numbers, form)))
     for function in module.functions:
-        if not function.is_declaration and function.name != entry:
+        if not function.is_declaration and function.name not in entries:
             function.linkage = "internal"
     module = _without_what_is_unused(module, made.library.codegen)
     needs = [f.name for f in module.functions if f.is_declaration]
