@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.batch import Scores
-from fastdiv.disk import extend, write_at
+from fastdiv.disk import extend, write_all
 from fastdiv.ledger import Slots
 from fastdiv.stored import COLUMNS, FIELDS, Stored, stored_bytes
 from fastdiv_kernels.contract import REASON, Array
@@ -250,13 +250,16 @@ class EpochFile:
         row = 0
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        columns = [np.ascontiguousarray(column) for column in columns if column.size]
+        sizes = [column.nbytes // len(column) for column in columns]
+        parts = []
         for b, at, n in self._runs(start, stop):
             field = b * self.block_bytes
-            for column in columns:
-                size = column.itemsize * (column.shape[1] if column.ndim == 2 else 1)
-                write_at(self._descriptor, column[row : row + n], field + at * size)
+            for column, size in zip(columns, sizes, strict=True):
+                parts.append((column, row * size, n * size, field + at * size))
                 field += self.block * size
             row += n
+        write_all(self._descriptor, parts)
 
     def _scatter(
         self, slots: NDArray[np.int64], columns: list[Array], views: dict[str, Array]

@@ -89,6 +89,7 @@ KERNELS = {"fastdiv_kernels.contract", "fastdiv_kernels.exact", "fastdiv_kernels
 # Pages are decoded there too.
 ON_THE_CPU = {
     "ledger": {"fastdiv_kernels.cpu.lookup"},
+    "disk": {"fastdiv_kernels.cpu.writing"},
     "epoch_file": {"fastdiv_kernels.cpu.lookup"},
     "stored": {"fastdiv_kernels.cpu.flags"},
     "sources": {

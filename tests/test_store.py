@@ -1,12 +1,15 @@
 """The store against a dict of rows: written in any order, grown, merged, opened again."""
 
+import errno
 import os
+import resource
 
 import numpy as np
 import pytest
 
 import fastdiv
 from fastdiv.batch import Scores
+from fastdiv.disk import write_all
 from fastdiv.epoch_file import Contradiction
 from fastdiv.store import OPEN_FILES, Store
 from fastdiv.stored import COLUMNS, FIELDS, flags_of
@@ -460,3 +463,33 @@ def test_the_largest_label_there_is(tmp_path):
     run = fastdiv.analyze({0: (x, np.array([0, 1, 1]), ids), 1: twice[0]})
     assert run.epochs["n_invalid"].to_pylist() == [0, 1]
     assert run.summary["splits"][0]["n_duplicates"] == 3
+
+
+def test_parts_are_written_to_their_places(tmp_path):
+    a, b = np.arange(40, dtype="f4"), np.arange(60, dtype="f2").reshape(20, 3)
+    with (tmp_path / "file").open("w+b") as file:
+        write_all(file.fileno(), [(a, 8, 80, 100), (b, 0, 0, 7), (b, 6, 30, 50), (a, 0, 8, 2)])
+        found = file.read()
+    wanted = bytearray(180)
+    wanted[100:], wanted[50:80], wanted[2:10] = (
+        a.tobytes()[8:88],
+        b.tobytes()[6:36],
+        a.tobytes()[:8],
+    )
+    assert found == wanted
+
+
+def test_where_writing_ends_early_the_system_says_why(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, 2000).astype(np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "file").open("w+b") as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(OSError) as caught:
+                write_all(file.fileno(), [(x, 0, 600, 0), (x, 600, 800, 600), (x, 0, 9, 0)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.errno == errno.EFBIG
+        assert file.read() == x[:1000].tobytes()
+    with pytest.raises(OSError, match="descriptor"):
+        write_all(10**6, [(x, 0, 600, 0)])
