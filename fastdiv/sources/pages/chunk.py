@@ -108,7 +108,7 @@ class ColumnPages:
         self._table = np.empty((TOGETHER, COLUMNS), np.int64)
         self._done = 0  # values
         self._failed: Unexpected | None = None
-        self._dictionary: Bytes | None = None  # aligned
+        self._dictionary: Bytes | None = None
 
     @property
     def left(self) -> int:
@@ -208,7 +208,7 @@ class ColumnPages:
             raise Unexpected("a dictionary of another size")
         if self._width not in WIDTHS:
             raise Unexpected("a dictionary of wide values")
-        self._dictionary = np.frombuffer(values.tobytes(), np.uint8)
+        self._dictionary = values
 
     def _unpacked(self, body: Bytes, size: int) -> Bytes:
         if not self._chunk.codec or not size:
