@@ -29,6 +29,7 @@ from fastdiv_kernels.page_table import (
     DATA_V2,
     DEFINITION,
     DICTIONARY,
+    ENCODING,
     GIVEN,
     HEADER,
     KIND,
@@ -47,7 +48,6 @@ from fastdiv_kernels.page_table import (
     START,
     STORED,
     UNPACKED,
-    VALUES,
 )
 
 Bytes = NDArray[np.uint8]
@@ -128,6 +128,7 @@ class ColumnPages:
                 pages = self._headers(values)
                 found = self._values(*pages) if pages[0] else self._other_page()
                 if found:
+                    self._done += sum(map(len, found)) // self._width
                     return found
         except Unexpected as why:
             self._failed = why
@@ -169,16 +170,18 @@ class ColumnPages:
         self._at = start + header.size
         if self._at > self._end:
             raise Unexpected("a page that is longer than its chunk")
-        if header.kind in (DATA, DATA_V2) and header.num_values:
-            if header.num_values > self.left:
-                raise Unexpected("more values than the footer says")
-            self._check_sizes(header)
-            self._table[0, :HEADER] = header
-            self._table[0, START] = start
+        of_data = header.kind in (DATA, DATA_V2)
+        if header.kind != DICTIONARY and not (of_data and header.num_values):
+            self._stored(start, header.size, header.crc)
+            return []
+        if of_data and header.num_values > self.left:
+            raise Unexpected("more values than the footer says")
+        self._check_sizes(header)
+        self._table[0, :HEADER] = header
+        self._table[0, START] = start
+        if of_data:
             return self._values(1, header.num_values, header.made, int(header.crc != NONE))
-        body = self._stored(start, header.size, header.crc)
-        if header.kind == DICTIONARY:
-            self._keep_dictionary(header, body)
+        self._keep_dictionary(header)
         return []
 
     def _stored(self, start: int, size: int, crc: int = NONE) -> Bytes:
@@ -199,16 +202,15 @@ class ColumnPages:
         ):
             raise Unexpected("a page that cannot be so large")
 
-    def _keep_dictionary(self, header: PageHeader, body: Bytes) -> None:
+    def _keep_dictionary(self, header: PageHeader) -> None:
         if self._dictionary is not None or header.encoding not in (PLAIN, PLAIN_DICTIONARY):
             raise Unexpected("an unusual dictionary")
-        self._check_sizes(header)
-        values = self._unpacked(body, header.made)
-        if len(values) != header.num_values * self._width:
-            raise Unexpected("a dictionary of another size")
         if self._width not in WIDTHS:
             raise Unexpected("a dictionary of wide values")
-        self._dictionary = values
+        self._table[0, ENCODING] = PLAIN
+        (self._dictionary,) = self._values(
+            1, 0, header.made, int(header.crc != NONE), levels=(0, 0, 0)
+        )
 
     def _unpacked(self, body: Bytes, size: int) -> Bytes:
         if not self._chunk.codec or not size:
@@ -219,7 +221,10 @@ class ColumnPages:
             raise Unexpected("a page that cannot be decompressed") from None
         return np.frombuffer(found, np.uint8)
 
-    def _values(self, pages: int, values: int, made: int, checksums: int) -> list[Bytes]:
+    def _values(
+        self, pages: int, values: int, made: int, checksums: int,
+        levels: tuple[int, int, int] | None = None,
+    ) -> list[Bytes]:  # fmt: skip
         """Return what the pages in the table hold, up to the first that is not as expected.
 
         They have so many values, so many bytes when they are uncompressed, and checksums.
@@ -248,7 +253,7 @@ class ColumnPages:
         read, reason = read_pages(
             table, pages, GIVEN if given else UNPACKED if codec else STORED,
             address(owners[STORED]), address(owners[UNPACKED]), self._done, self._width,
-            *self._levels, known, m, address(owners[LOOKED_UP]),
+            *(levels or self._levels), known, m, address(owners[LOOKED_UP]),
         )  # fmt: skip
         if reason:
             why = Unexpected(REASONS[reason])
@@ -256,7 +261,6 @@ class ColumnPages:
         for i, row in enumerate(table[:read].tolist()):
             whole = bodies[i] if row[OWNER] == GIVEN else owners[row[OWNER]]
             found.append(whole[row[AT] : row[AT] + row[BYTES]])
-            self._done += row[VALUES]
         if why is not None:
             if not found:
                 raise why

@@ -13,7 +13,6 @@ from fastdiv_kernels.page_table import (
     BODY,
     BYTES,
     COMPRESSED,
-    DATA,
     DATA_V2,
     DEFINITION,
     ENCODING,
@@ -101,7 +100,7 @@ def find_body(page: Any, how: Any, stored_at: Any, made_at: Any, made: Any) -> A
     if not unpack_block(page[BODY], page[LENGTH], made_at + made, size):
         return -1
     page[BODY], page[LENGTH] = made_at + made, size
-    if page[KIND] == DATA:
+    if page[KIND] != DATA_V2:
         page[LEVELS] = page[BODY]
     return size
 
@@ -110,7 +109,9 @@ def find_body(page: Any, how: Any, stored_at: Any, made_at: Any, made: Any) -> A
 def check_levels(page: Any, first: Any, repetition: Any, definition: Any, period: Any) -> Any:
     """Return where the levels of a page end in its body; below 0, the number of a reason."""
     n, at = page[VALUES], np.int64(0)
-    size = page[LENGTH] if page[KIND] == DATA else page[REPETITION] + page[DEFINITION]
+    size = page[LENGTH]
+    if page[KIND] == DATA_V2:
+        size = page[REPETITION] + page[DEFINITION]
     levels = carray(bytes_at(page[LEVELS]), (size,))
     for which in range(2):  # repetition, definition
         highest = definition if which else repetition
@@ -135,7 +136,7 @@ def check_levels(page: Any, first: Any, repetition: Any, definition: Any, period
         ):
             return -NULLS if which else -UNEQUAL
         at += size
-    return at if page[KIND] == DATA else np.int64(0)
+    return np.int64(0) if page[KIND] == DATA_V2 else at
 
 
 @kernel
@@ -144,6 +145,8 @@ def read_pages(
     repetition: Any, definition: Any, period: Any, dictionary_at: Any, m: Any, room_at: Any,
 ) -> Any:  # fmt: skip
     """Find the values of data pages that follow one another, whose levels must be trivial.
+
+    Or those of a page of a dictionary, which has no levels.
 
     Parameters
     ----------
