@@ -21,7 +21,7 @@ commit = scan.Scan.commit
 def slowly(*arguments, **named):
     commit(*arguments, **named)
     print("committed", flush=True)
-    time.sleep(60)
+    time.sleep(2)  # what is being committed is finished first
 scan.Scan.commit = slowly
 cli.main()
 """
@@ -66,6 +66,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path, ended_by):
         assert process.stdout.readline() == b"committed\n"
         assert len(list((tmp_path / "out").iterdir())) == 1  # what is under way
         process.send_signal(ended_by)
+        assert process.stdout.read() == b""
         process.wait(timeout=20)
     assert process.returncode == 128 + ended_by
     assert list((tmp_path / "out").iterdir()) == []

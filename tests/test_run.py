@@ -326,7 +326,7 @@ def test_a_fork_leaves_the_files_of_its_parent(temporary, dump, how):
 
     gc.collect()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        warnings.simplefilter("ignore")  # of forking with threads: Python's, and that of JAX
         if how == "multiprocessing":
             process = multiprocessing.get_context("fork").Process(target=work)
             process.start()
