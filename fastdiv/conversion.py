@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import DataError, UsageError
 from fastdiv.pipeline import Pipeline
-from fastdiv.plan import Plan, make_plan, selection
+from fastdiv.plan import Plan, Progress, make_plan, selection
 from fastdiv.run_directory import directory_beside, put_in_place
 from fastdiv.scan import groups
 from fastdiv.scoring import usable_threads
@@ -30,22 +30,6 @@ OWN_FILE = re.compile(r"(epoch_-?\d{5,}|data)\.parquet")
 FILES_AT_ONCE = 64  # of which each holds a row group in memory
 
 Key = tuple[str | None, int | None]  # split and epoch of a file, None where it holds all
-
-
-class Progress(Protocol):
-    """What is told of a conversion while it runs."""
-
-    def start(self, source: Source, plan: Plan) -> None:
-        """Say what will be read."""
-        ...
-
-    def advance(self, rows: int, nbytes: int) -> None:
-        """Say that rows have been written."""
-        ...
-
-    def finish(self) -> None:
-        """Say that all has been read, or that reading has stopped."""
-        ...
 
 
 def convert(

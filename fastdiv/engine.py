@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Chunk
@@ -18,6 +18,7 @@ from fastdiv.plan import (
     IN_FLIGHT_BYTES,
     SCORED_ROW_BYTES,
     Plan,
+    Progress,
     kept_bytes,
     make_plan,
     selection,
@@ -30,22 +31,6 @@ from fastdiv.scoring import usable_threads
 from fastdiv.scratch import temporary_directory
 from fastdiv.sources import Asked, Source, open_source, parse_class_names
 from fastdiv.sources.files.places import on_this_machine
-
-
-class Progress(Protocol):
-    """What is told of a scan while it runs."""
-
-    def start(self, source: Source, plan: Plan) -> None:
-        """Say what will be read."""
-        ...
-
-    def advance(self, rows: int, nbytes: int) -> None:
-        """Say that rows have been committed, and how many bytes they had; on any thread."""
-        ...
-
-    def finish(self) -> None:
-        """Say that all has been read, or that reading has stopped."""
-        ...
 
 
 def analyze(

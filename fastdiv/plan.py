@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -245,3 +245,19 @@ def _listed(epochs: list[int]) -> str:
     if len(epochs) > 12:
         return f"{', '.join(map(str, epochs[:5]))} … {epochs[-1]} ({len(epochs)} epochs)"
     return ", ".join(map(str, epochs)) or "none"
+
+
+class Progress(Protocol):
+    """What is told of the rows of a plan while they are read."""
+
+    def start(self, source: Source, plan: Plan) -> None:
+        """Say what will be read."""
+        ...
+
+    def advance(self, rows: int, nbytes: int) -> None:
+        """Say that rows have been taken, and how many bytes they had; on any thread."""
+        ...
+
+    def finish(self) -> None:
+        """Say that all has been read, or that reading has stopped."""
+        ...
