@@ -1,0 +1,43 @@
+"""The contract on NVIDIA GPUs: CUDA C++ beside thin functions that launch it, by CuPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastdiv_kernels.cuda.device import Device
+from fastdiv_kernels.cuda.transitions import transitions
+
+
+class CudaBackend:
+    """The functions of the contract on a device.
+
+    Arrays may be NumPy's, which are copied there and back, or the device's, which are used where
+    they lie: nothing is copied to the host that does not belong there.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def describe(self) -> str:
+        """Name the device, as the summary shows it."""
+        return self.device.describe()
+
+    def in_tiles(
+        self, groups: Sequence[Callable[[], None]], steps: Sequence[tuple[int, int, int, int]]
+    ) -> bool:
+        """Leave calls to the caller; see the contract."""
+        return False
+
+    def transitions(self, *arguments: Any) -> None:
+        """Add the same samples in two epochs to the cells of their table; see the contract."""
+        transitions(self.device, *arguments)
+
+
+def load() -> CudaBackend:
+    """Return the backend on CuPy's current device."""
+    from fastdiv_kernels.cuda.cupy_device import CupyDevice
+
+    return CudaBackend(CupyDevice())

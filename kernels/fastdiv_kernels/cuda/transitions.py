@@ -1,0 +1,36 @@
+"""`transitions` on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
+
+THREADS = 256
+BLOCKS = 8  # of a multiprocessor
+
+
+def transitions(
+    device: Device, loss_from: Any, predicted_from: Any, labels_from: Any, flags_from: Any,
+    loss_to: Any, predicted_to: Any, labels_to: Any, flags_to: Any, counts: Any, delta_sums: Any,
+) -> None:  # fmt: skip
+    """Add the same samples in two epochs to the cells of their table; see the contract."""
+    columns = [
+        device.put(x)
+        for x in (
+            loss_from, predicted_from, labels_from, flags_from, loss_to, predicted_to, labels_to,
+            flags_to,
+        )
+    ]  # fmt: skip
+    n = len(columns[0])
+    found = device.zeros(counts.shape, np.int64)
+    sums = device.zeros(delta_sums.shape, np.int64)
+    device.launch(
+        "transitions", (loss_type(columns[0]),), "transitions",
+        blocks_for(n, THREADS, BLOCKS * device.multiprocessors), THREADS,
+        [*columns, np.int64(n), found, sums],
+    )  # fmt: skip
+    device.add(found, counts)
+    device.add(sums, delta_sums)

@@ -1,0 +1,100 @@
+"""A device for tests: kernels compiled by g++ for the CPU (`cuda_host.h`), arrays of NumPy."""
+
+import ctypes
+import functools
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fastdiv_kernels.cuda import sources
+
+HEADER = Path(__file__).parent / "cuda_host.h"
+COMPILER = shutil.which("g++")
+FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing",
+         "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+         "-Wno-unused-function", "-Wno-unused-variable", "-Wno-clobbered")  # fmt: skip
+built = Path(tempfile.gettempdir()) / f"fastdiv-cuda-host-{hashlib.sha256(str(Path.home()).encode()).hexdigest()[:8]}"  # noqa: E501
+
+
+@functools.cache
+def library(source, definitions):
+    """Compile a source; return the library, in which `launch_NAME` runs the kernel of a name."""
+    text = sources.text(source)
+    launchers = "\n".join(
+        f'extern "C" const char* launch_{name}(unsigned x, unsigned y, unsigned threads, '
+        f"size_t shared, void** given) {{\n"
+        f"    return host::launch({name}, x, y, threads, shared, given);\n}}"
+        for name in sources.kernels(source)
+    )
+    order = 'extern "C" void set_order(unsigned which) { host::order = which; }'
+    whole = f'{HEADER.read_text()}\n#line 1 "{source}.cu"\n{text}\n{launchers}\n{order}\n'
+    defined = [f"-D{name}={value}" for name, value in definitions]
+    key = hashlib.sha256(repr((whole, defined, FLAGS)).encode()).hexdigest()[:24]
+    built.mkdir(exist_ok=True)
+    path = built / f"{source}-{key}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=built) as directory:
+            code, made = Path(directory) / "a.cpp", Path(directory) / "a.so"
+            code.write_text(whole)
+            done = subprocess.run(
+                [COMPILER, *FLAGS, *defined, str(code), "-o", str(made)],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[:6000]
+            made.replace(path)
+    return ctypes.CDLL(str(path))
+
+
+class HostDevice:
+    """Runs kernels one thread after another; `order` is one of three in which threads go on."""
+
+    multiprocessors = 2  # so that blocks take more than one part of the work
+
+    def __init__(self, order=0):
+        self.order = order
+        self.launched = []  # (source, definitions, kernel, blocks, threads, shared)
+
+    def describe(self):
+        return "g++"
+
+    def put(self, array):
+        return np.ascontiguousarray(array)
+
+    def zeros(self, shape, dtype):
+        return np.zeros(shape, dtype)
+
+    def empty(self, shape, dtype):
+        room = np.empty(shape, dtype)
+        room.view(np.uint8).fill(0xA5)  # what is not written is seen
+        return room
+
+    def room(self, array):
+        return self.empty(array.shape, array.dtype)
+
+    def fetch(self, room, array):
+        array[...] = room
+
+    def add(self, found, array):
+        array += found
+
+    def launch(self, source, definitions, kernel, blocks, threads, arguments, shared=0):
+        self.launched.append((source, definitions, kernel, blocks, threads, shared))
+        code = library(source, tuple(definitions))
+        code.set_order(self.order)
+        x, y = (blocks, 1) if isinstance(blocks, int) else blocks
+        kept = []
+        for value in arguments:
+            if isinstance(value, np.ndarray):
+                assert value.flags.c_contiguous
+                value = np.uint64(value.__array_interface__["data"][0])
+            assert isinstance(value, np.generic), f"{value!r} is no number of NumPy's"
+            kept.append(np.array([value]))
+        given = (ctypes.c_void_p * len(kept))(*(x.__array_interface__["data"][0] for x in kept))
+        function = getattr(code, f"launch_{kernel}")
+        function.restype = ctypes.c_char_p
+        why = function(x, y, threads, ctypes.c_size_t(shared), given)
+        assert why is None, f"{source}.{kernel}: {why.decode()}"

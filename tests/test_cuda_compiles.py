@@ -1,0 +1,52 @@
+"""All CUDA sources compile for the GPUs that are in use; needs NVRTC, and no GPU."""
+
+import itertools
+
+import pytest
+
+from fastdiv_kernels.cuda import sources
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+# What each source is compiled with: all combinations.
+DEFINITIONS = {"transitions": {"LOSS_BYTES": (4, 8)}}
+
+
+def every_build():
+    for name in sources.names():
+        choices = DEFINITIONS[name]
+        for values in itertools.product(*choices.values()):
+            defined = tuple(zip(choices, values, strict=True))
+            for architecture in ARCHITECTURES:
+                words = [name, *(f"{k}{v}" for k, v in defined), architecture]
+                yield pytest.param(name, defined, architecture, id="-".join(map(str, words)))
+
+
+def compiled(name, defined, architecture):
+    """Return the binary of a source and what the compiler says of it."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed")
+
+    def sound(result):
+        status, *values = result
+        assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, nvrtc.nvrtcGetErrorString(status)
+        return values[0] if values else None
+
+    text = sources.text(name).encode()
+    program = sound(nvrtc.nvrtcCreateProgram(text, f"{name}.cu".encode(), 0, [], []))
+    options = [*sources.OPTIONS, f"--gpu-architecture={architecture}", "--ptxas-options=-v",
+               "--ptxas-options=--warn-on-spills", "-default-device"]  # fmt: skip
+    options += [f"-D{k}={v}" for k, v in defined]
+    status, = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+    log = b" " * sound(nvrtc.nvrtcGetProgramLogSize(program))
+    sound(nvrtc.nvrtcGetProgramLog(program, log))
+    said = log.rstrip(b"\0 ").decode()
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, said
+    binary = b" " * sound(nvrtc.nvrtcGetCUBINSize(program))
+    sound(nvrtc.nvrtcGetCUBIN(program, binary))
+    return binary, said
+
+
+@pytest.mark.parametrize(("name", "defined", "architecture"), list(every_build()))
+def test_cuda_sources_compile(name, defined, architecture):
+    binary, said = compiled(name, defined, architecture)
+    assert len(binary) > 1000
+    assert "spill" not in said.lower() or "0 bytes spill" in said, said
