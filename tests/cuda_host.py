@@ -17,7 +17,10 @@ COMPILER = shutil.which("g++")
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing",
          "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
          "-Wno-unused-function", "-Wno-unused-variable", "-Wno-clobbered")  # fmt: skip
-built = Path(tempfile.gettempdir()) / f"fastdiv-cuda-host-{hashlib.sha256(str(Path.home()).encode()).hexdigest()[:8]}"  # noqa: E501
+built = (
+    Path(tempfile.gettempdir())
+    / f"fastdiv-cuda-host-{hashlib.sha256(str(Path.home()).encode()).hexdigest()[:8]}"
+)
 
 
 @functools.cache

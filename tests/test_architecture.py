@@ -76,8 +76,9 @@ ALLOWED = {
     },
     "render": {"check", "errors", "explain", "markup", "metrics", "plan", "rereading"},
     "demo": {"errors"},
+    "doctor": {"backends", "scoring"},
     "cli": {
-        "backends", "check", "demo", "engine", "errors", "explain", "plan", "render",
+        "backends", "check", "demo", "doctor", "engine", "errors", "explain", "plan", "render",
         "run", "scoring", "sources",
     },
 }  # fmt: skip

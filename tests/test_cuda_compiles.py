@@ -35,7 +35,7 @@ def compiled(name, defined, architecture):
     options = [*sources.OPTIONS, f"--gpu-architecture={architecture}", "--ptxas-options=-v",
                "--ptxas-options=--warn-on-spills", "-default-device"]  # fmt: skip
     options += [f"-D{k}={v}" for k, v in defined]
-    status, = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
     log = b" " * sound(nvrtc.nvrtcGetProgramLogSize(program))
     sound(nvrtc.nvrtcGetProgramLog(program, log))
     said = log.rstrip(b"\0 ").decode()

@@ -10,6 +10,7 @@ import traceback
 import click
 
 import fastdiv
+from fastdiv.cli.doctor import doctor
 from fastdiv.cli.reading import analyze, convert, demo, inspect
 from fastdiv.cli.report import report
 from fastdiv.cli.saved import check, compare, explain, show
@@ -24,7 +25,7 @@ def cli() -> None:
     """Tell why validation loss and accuracy disagree, from prediction dumps."""
 
 
-for command in (analyze, inspect, convert, compare, explain, show, report, check, demo):
+for command in (analyze, inspect, convert, compare, explain, show, report, check, demo, doctor):
     cli.add_command(command)
 
 

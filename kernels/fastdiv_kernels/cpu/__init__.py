@@ -1,5 +1,7 @@
 """The contract on the CPU, compiled by Numba; kernels hold no lock and start no threads."""
 
+from typing import Any
+
 import llvmlite.binding as llvm
 import numpy as np
 
@@ -16,6 +18,7 @@ from fastdiv_kernels.cpu.cache import numba_version
 from fastdiv_kernels.cpu.classes import tally_classes
 from fastdiv_kernels.cpu.distributions import distributions
 from fastdiv_kernels.cpu.histories import dynamics
+from fastdiv_kernels.cpu.jit import the_cache
 from fastdiv_kernels.cpu.machine_code import ANY_PLACE
 from fastdiv_kernels.cpu.profile import profile_rows, profile_tile, profile_vectors
 from fastdiv_kernels.cpu.score import STORED, few_kernel_for, is_few, kernel_for
@@ -52,6 +55,11 @@ def describe() -> str:
     widths = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
     width = next((label for key, label in widths.items() if features.get(key)), "baseline")
     return f"Numba {numba_version()}, {llvm.get_host_cpu_name()}, {width}"
+
+
+def examination() -> dict[str, Any]:
+    """Return where machine code is kept, and how much of it there is."""
+    return {"cache": the_cache().examination()}
 
 
 def score(

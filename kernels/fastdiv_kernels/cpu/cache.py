@@ -45,6 +45,8 @@ def stamp() -> str:
     """Return a digest of all that machine code is made from, but for kernel and arguments."""
     made_from = hashlib.blake2b(digest_size=16)
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.is_relative_to(PACKAGE / "cuda"):
+            continue
         source = path.read_bytes()
         made_from.update(f"{path.relative_to(PACKAGE).as_posix()} {len(source)}\n".encode())
         made_from.update(source)
@@ -148,6 +150,26 @@ class Cache:
                     code = make()
                     self._write(file, code)
         return code.load(form, brief)
+
+    def examination(self) -> dict[str, Any]:
+        """Return where code is kept, how much there is of this version, and if it can be added to.
+
+        Nothing is written to find out.
+        """
+        found = []
+        for directory in self._directories:
+            sizes = [path.stat().st_size for path in (directory / self.stamp).glob("*-*")]
+            there = next((p for p in (directory, *directory.parents) if p.exists()), directory)
+            found.append(
+                {
+                    "directory": str(directory),
+                    "writable": os.access(there, os.W_OK) and safe(directory),
+                    "kernels": len(sizes),
+                    "bytes": sum(sizes),
+                }
+            )
+        used = next((one for one in found if one["kernels"]), None)
+        return used or next((one for one in found if one["writable"]), found[0])
 
     def _read(self, file: str) -> Code | None:
         for directory in self._directories:

@@ -36,6 +36,20 @@ class CudaBackend:
         transitions(self.device, *arguments)
 
 
+def why_not() -> str | None:
+    """Return why there is no device here and what to do, None where there is one."""
+    from fastdiv_kernels.cuda.cupy_device import why_not
+
+    return why_not()
+
+
+def examination() -> dict[str, Any]:
+    """Return the versions of CUDA and what is known of each device."""
+    from fastdiv_kernels.cuda.cupy_device import devices, versions
+
+    return {**versions(), "devices": devices()}
+
+
 def load() -> CudaBackend:
     """Return the backend on CuPy's current device."""
     from fastdiv_kernels.cuda.cupy_device import CupyDevice

@@ -3,13 +3,64 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from fastdiv_kernels.cuda.device import Definitions
 from fastdiv_kernels.cuda.sources import OPTIONS, text
+
+INSTALL = "pip install 'fastdiv[cuda13]', or [cuda12] where the driver is older"
+
+
+def why_not() -> str | None:
+    """Return why there is no device here and what to do, None where there is one."""
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed: {INSTALL}"
+    try:
+        import cupy
+    except ImportError as error:  # libraries of CUDA that are not there, or others
+        return f"CuPy cannot be imported ({_first_line(error)}): {INSTALL}"
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"there is no GPU that CUDA can use ({_first_line(error)}): see nvidia-smi"
+    return None if devices else "there is no GPU that CUDA can use: see nvidia-smi"
+
+
+def devices() -> list[dict[str, Any]]:
+    """Return what is known of each device: name, memory in bytes, compute capability."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    found = []
+    for i in range(runtime.getDeviceCount()):
+        known = runtime.getDeviceProperties(i)
+        capability = f"{known['major']}.{known['minor']}"
+        found.append(
+            {
+                "name": known["name"].decode(),
+                "memory_bytes": int(known["totalGlobalMem"]),
+                "compute_capability": capability,
+                "multiprocessors": int(known["multiProcessorCount"]),
+            }
+        )
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of CUDA: what the driver can do, and what CuPy runs on."""
+    import cupy
+
+    def words(number: int) -> str:
+        return f"{number // 1000}.{number % 1000 // 10}"
+
+    runtime = cupy.cuda.runtime
+    return {"driver": words(runtime.driverGetVersion()), "cuda": words(runtime.runtimeGetVersion())}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 class CupyDevice:
@@ -49,14 +100,11 @@ class CupyDevice:
         """Copy what was written to `room` to the array that it was made for, if it is another."""
         if room is array:
             return
-        if isinstance(array, np.ndarray):
-            array[...] = room.get()
-        else:
-            array[...] = room
+        array[...] = room if isinstance(array, self._cupy.ndarray) else room.get()
 
     def add(self, found: Any, array: Any) -> None:
         """Add what was found on the device to an array, wherever that is."""
-        array += found.get() if isinstance(array, np.ndarray) else found
+        array += found if isinstance(array, self._cupy.ndarray) else found.get()
 
     def launch(
         self, source: str, definitions: Definitions, kernel: str, blocks: int | tuple[int, int],

@@ -9,7 +9,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 OPTIONS = ("--std=c++17",)
 INCLUDED = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
-KERNEL = re.compile(r'^extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(', re.M)
+KERNEL = re.compile(
+    r'^extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(', re.M
+)
 
 
 @functools.cache

@@ -1,0 +1,111 @@
+"""The device that CuPy is, with as much of CuPy as it uses; what is said where there is none."""
+
+import json
+import sys
+
+import cuda_host
+import fake_cupy
+import numpy as np
+import pytest
+from test_stored_kernels import scores
+
+import fastdiv
+from fastdiv.backends import resolve, why_not
+from fastdiv_kernels import exact, reference
+
+needs_compiler = pytest.mark.skipif(cuda_host.COMPILER is None, reason="there is no g++")
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    def install(**options):
+        monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module(**options))
+
+    return install
+
+
+def totals(how=np.asarray):
+    return how(np.zeros(10, np.int64)), how(exact.zeros(5, np.dtype("f4")))
+
+
+def columns(n=500):
+    sides = (scores(n, 5, np.dtype("f4"), "usual", seed) for seed in (1, 2))
+    return [x[name] for x in sides for name in ("loss", "predicted", "labels", "flags")]
+
+
+@needs_compiler
+@pytest.mark.parametrize("given", ["host", "device"])
+@pytest.mark.parametrize("made", ["host", "device"])
+def test_arrays_may_be_of_the_host_or_of_the_device_cuda(cupy, given, made):
+    cupy()
+    backend = resolve("cuda")
+    put = {"host": np.asarray, "device": fake_cupy.asarray}
+    found, wanted = totals(put[made]), totals()
+    backend.transitions(*map(put[given], columns()), *found)
+    backend.transitions(*map(put[given], columns()), *found)  # added to, not written over
+    for _ in range(2):
+        reference.transitions(*columns(), *wanted)
+    assert isinstance(found[0], fake_cupy.Ndarray) == (made == "device")
+    assert np.asarray(found[0]).tolist() == wanted[0].tolist()
+    assert (exact.carry(np.array(found[1])) == exact.carry(wanted[1])).all()
+
+
+@needs_compiler
+def test_each_build_of_a_source_is_compiled_once_cuda(cupy):
+    cupy()
+    backend, before = resolve("cuda"), len(fake_cupy.RawModule.made)
+    for _ in range(3):
+        backend.transitions(*columns(), *totals())
+    assert fake_cupy.RawModule.made[before:] == [("--std=c++17", "-DLOSS_BYTES=4")]
+
+
+def test_a_backend_that_is_not_there_says_what_to_do_cuda(cupy, monkeypatch, cli, tmp_path):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for said in (why_not("cuda"), cli("analyze", tmp_path, "--backend", "cuda").err):
+        assert "CuPy is not installed: pip install 'fastdiv[cuda13]'" in said
+    cupy(devices=None)
+    assert why_not("cuda") == (
+        "there is no GPU that CUDA can use (cudaErrorInsufficientDriver: the driver is too old): "
+        "see nvidia-smi"
+    )
+    cupy(devices=0)
+    assert why_not("cuda") == "there is no GPU that CUDA can use: see nvidia-smi"
+    with pytest.raises(fastdiv.UsageError, match="backend 'cuda' cannot run here: there is no GPU"):
+        fastdiv.score(np.zeros((3, 2)), [0, 0, 0], kind="logits", backend="cuda")
+
+
+def test_the_doctor_tells_of_this_machine_and_of_gpus_cuda(cupy, cli, monkeypatch):
+    cupy(devices=2)
+    ended = cli("doctor")
+    assert ended.code == 0
+    lines = ended.out.splitlines()
+    assert lines[0].startswith(f"fastdiv     {fastdiv.__version__}, CPython 3.")
+    assert any(line.startswith("packages    numpy ") for line in lines)
+    assert "cuda        CuPy 0.0, Fake 9000" in lines
+    assert "            CUDA 12.9, of the driver 13.1" in lines
+    of_device = next(line for line in lines if "device 1" in line)
+    assert "Fake 9000" in of_device
+    assert of_device.endswith("compute capability 9.0, 3 multiprocessors")
+    assert lines[-1].startswith("auto        cpu: ")
+    told = json.loads(cli("doctor", "--json").out)
+    assert told["backends"]["cuda"]["devices"][1]["compute_capability"] == "9.0"
+    assert told["backends"]["cpu"]["runs"] is True
+    assert told["backends"]["cpu"]["cache"]["directory"]
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "cuda        does not run here: CuPy is not installed" in cli("doctor").out
+
+
+def test_the_doctor_says_where_code_is_kept_and_that_it_cannot_be(cli, monkeypatch, tmp_path):
+    from fastdiv_kernels.cpu import cache, jit
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    jit.the_cache.cache_clear()
+    place = {"directory": str(tmp_path / "fastdiv"), "writable": True, "kernels": 0, "bytes": 0}
+    assert json.loads(cli("doctor", "--json").out)["backends"]["cpu"]["cache"] == place
+    code = tmp_path / "fastdiv" / cache.stamp() / "score_few-abc"
+    code.parent.mkdir(parents=True)
+    code.write_bytes(b"12345")
+    assert f"machine code in {tmp_path / 'fastdiv'}: 1 kernels, 5 B" in cli("doctor").out
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
+    assert "5 B; it cannot be written to (see NUMBA_CACHE_DIR)" in cli("doctor").out
+    jit.the_cache.cache_clear()
