@@ -12,7 +12,17 @@ from fastdiv.errors import UsageError
 from fastdiv_kernels.contract import BFLOAT16, Array
 
 INT32 = np.iinfo(np.int32)
-ON_THE_HOST = (1, 3, 13)  # DLPack's devices whose memory NumPy can read: CPU, pinned, managed
+CUDA = 2  # DLPack's devices
+ON_THE_HOST = (1, 3, 13)  # those whose memory NumPy can read: CPU, pinned, managed
+
+
+def on_device(values: Any) -> bool:
+    """Say whether values lie in the memory of a GPU that CUDA knows."""
+    if hasattr(values, "__cuda_array_interface__"):
+        return True
+    if not hasattr(values, "__dlpack_device__") or type(values) is np.ndarray:
+        return False
+    return int(values.__dlpack_device__()[0]) == CUDA
 
 
 def as_array(values: Any, what: str) -> tuple[Array, bool]:

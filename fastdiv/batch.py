@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -123,18 +124,29 @@ class Scores:
         )
 
     @classmethod
-    def empty(cls, n: int, predictions_dtype: np.dtype[np.generic]) -> Scores:
-        """Make room for the scores of n predictions of a dtype."""
+    def empty(
+        cls, n: int, predictions_dtype: np.dtype[np.generic],
+        empty: Callable[[int, Any], Any] = np.empty,
+    ) -> Scores:  # fmt: skip
+        """Make room for the scores of n predictions of a dtype, in arrays that `empty` makes."""
         return cls(
-            loss=np.empty(n, np.float64 if predictions_dtype == np.float64 else np.float32),
-            correct=np.empty(n, np.bool_),
-            predicted=np.empty(n, np.int32),
-            confidence=np.empty(n, np.float32),
-            margin=np.empty(n, np.float32),
-            brier=np.empty(n, np.float32),
-            rank=np.empty(n, np.int32),
-            status=np.empty(n, np.uint8),
+            loss=empty(n, np.float64 if predictions_dtype == np.float64 else np.float32),
+            correct=empty(n, np.bool_),
+            predicted=empty(n, np.int32),
+            confidence=empty(n, np.float32),
+            margin=empty(n, np.float32),
+            brier=empty(n, np.float32),
+            rank=empty(n, np.int32),
+            status=empty(n, np.uint8),
         )
+
+    def on_host(self) -> Scores:
+        """Return the same in the memory of the host; these, where they lie there already."""
+        if not hasattr(self.loss, "get"):  # as arrays of CuPy have
+            return self
+        arrays: list[Any] = [*self.arrays(), self.profile]
+        found: list[Any] = [None if x is None else x.get() for x in arrays]
+        return Scores(*found)
 
     def rows(self, start: int, stop: int) -> Scores:
         """Return views of the scores of some rows."""

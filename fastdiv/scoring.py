@@ -6,16 +6,24 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdiv.arrays import as_int32, as_predictions, integer_labels
+from fastdiv.arrays import as_int32, as_predictions, integer_labels, on_device
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
-from fastdiv_kernels.contract import REASON, Array, Backend, Kind, Reason, profile_width
+from fastdiv_kernels.contract import (
+    BFLOAT16,
+    REASON,
+    Array,
+    Backend,
+    Kind,
+    Reason,
+    profile_width,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -70,8 +78,8 @@ def score(
     Parameters
     ----------
     predictions : (n, c) float16, bfloat16, float32 or float64
-        One row a sample, c >= 2 classes: NumPy, or anything on the host with DLPack (torch, JAX).
-        C order; anything else is copied.
+        One row a sample, c >= 2 classes: NumPy, or anything with DLPack (torch, JAX, CuPy). C
+        order; anything else is copied. Of a GPU they are scored there.
     labels : (n,) or (n, 1) integers
         The right class of each row; a label out of [0, c) makes its row invalid.
     kind : {"logits", "probs", "logprobs"}
@@ -80,12 +88,14 @@ def score(
         A previous result of the same shape and dtype, whose arrays are written again.
     threads : int, optional
         Default: the processors this process may run on. Does not change a bit of the result.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cpu", "cuda", "reference"}
+        By default where the predictions lie.
 
     Returns
     -------
     Scores
-        See there for shapes, dtypes and units. Rows with NaN, +inf, no mass or a label out of
+        See there for shapes, dtypes and units; of a GPU its arrays are CuPy's, until `on_host`
+        is asked for. Rows with NaN, +inf, no mass or a label out of
         range are marked in `status` and raise nothing.
 
     Raises
@@ -93,8 +103,10 @@ def score(
     UsageError
         Where shapes or dtypes do not fit.
     """
-    kernels = resolve(backend)
     of_kind, threads = kind_of(kind), usable_threads(threads)
+    if backend in ("auto", "cuda") and on_device(predictions):
+        return _score_on_device(predictions, labels, of_kind, out)
+    kernels = resolve(backend)
     x = as_predictions(predictions)
     y = integer_labels(labels, len(x))
     if out is None:
@@ -113,6 +125,25 @@ def score(
         kernels.score(x[rows], as_int32(y[rows]), of_kind, *out.take(rows).arrays())
 
     run_all(score_piece, pieces, threads)
+    return out
+
+
+def _score_on_device(predictions: Any, labels: Any, kind: Kind, out: Scores | None) -> Scores:
+    """Score predictions where they lie, on a GPU; so do the scores."""
+    kernels: Any = resolve("cuda")
+    x, y = kernels.predictions(predictions), kernels.labels(labels)
+    if x.ndim != 2 or x.shape[1] < 2 or (x.dtype.kind != "f" and x.dtype != BFLOAT16):
+        raise UsageError(
+            "predictions must be float16, bfloat16, float32 or float64 of shape (n, c) with at "
+            f"least 2 classes, not {x.dtype} of shape {x.shape}"
+        )
+    if y is None or y.shape != (len(x),):
+        raise UsageError(f"labels must be integers of shape ({len(x)},), like the predictions")
+    if out is None:
+        out = Scores.empty(len(x), x.dtype, kernels.device.empty)
+    else:
+        _check_out(out, len(x), x.dtype)
+    kernels.score(x, y, kind, *out.arrays())
     return out
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastdiv_kernels.cuda.device import Device
 from fastdiv_kernels.cuda.transitions import transitions
 
@@ -24,6 +26,26 @@ class CudaBackend:
     def describe(self) -> str:
         """Name the device, as the summary shows it."""
         return self.device.describe()
+
+    def predictions(self, values: Any) -> Any:
+        """Return predictions of any library as an array on the device, bfloat16 as words."""
+        return self.device.put(values)
+
+    def labels(self, values: Any) -> Any:
+        """Return labels (n,) or (n, 1) as int32 on the device; None if they are no integers.
+
+        Those that do not fit become the highest, which is no class either.
+        """
+        y = self.device.put(values)
+        if y.dtype.kind not in "iub":
+            return None
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.dtype.itemsize > 4 or y.dtype == np.uint32:
+            highest = np.iinfo(np.int32).max
+            y = y.copy()
+            y[(y < 0) | (y > highest)] = highest
+        return self.device.put(y.astype(np.int32))
 
     def in_tiles(
         self, groups: Sequence[Callable[[], None]], steps: Sequence[tuple[int, int, int, int]]

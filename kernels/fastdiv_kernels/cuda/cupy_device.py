@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from fastdiv_kernels.cuda.device import Definitions
 from fastdiv_kernels.cuda.sources import OPTIONS, text
 
+CUDA = 2  # of DLPack's devices
 INSTALL = "pip install 'fastdiv[cuda13]', or [cuda12] where the driver is older"
 
 
@@ -79,7 +81,22 @@ class CupyDevice:
         return f"CuPy {self._cupy.__version__}, {properties['name'].decode()}"
 
     def put(self, array: Any) -> Any:
-        """Return an array on the device, in C order: the same if it is that."""
+        """Return an array on the device, in C order: the same if it is that.
+
+        Arrays of other libraries come by DLPack, which makes this stream wait for theirs;
+        bfloat16 as words.
+        """
+        if not isinstance(array, self._cupy.ndarray) and hasattr(array, "__dlpack_device__"):
+            if hasattr(array, "detach"):  # a tensor of torch, perhaps of a graph
+                array = array.detach()
+            name = str(getattr(array, "dtype", "")).removeprefix("torch.")
+            if name == "bfloat16":  # which CuPy does not know
+                torch = sys.modules.get("torch")
+                of_torch = torch is not None and isinstance(array, torch.Tensor)
+                words = array.view(torch.int16 if torch and of_torch else "uint16")
+                return self.put(words).view("uint16")
+            if int(array.__dlpack_device__()[0]) == CUDA:
+                array = self._cupy.from_dlpack(array)
         return self._cupy.ascontiguousarray(self._cupy.asarray(array))
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
