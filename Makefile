@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench growth goals clean
+.PHONY: help demo test check bench growth test-cuda bench-cuda goals clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## train a small classifier on noisy labels, dump its predictions, say and show what moved the loss
 	$(BIN)/fastdiv demo -o demo-run
@@ -27,6 +27,16 @@ bench: $(VENV)/.bench ## measure beside the peers; writes benchmarks/results/ an
 
 growth: $(VENV)/.bench ## measure whether time and memory stay in step up to 1,000 million rows
 	$(BIN)/python -m benchmarks.growth
+
+test-cuda: $(VENV)/.test-cuda ## pass the kernels' tests on a GPU, and again under compute-sanitizer where that is there
+	$(BIN)/fastdiv doctor
+	$(BIN)/python -m pytest -k cuda $(PYTEST_ARGS)
+	@if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
+	compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q -k "[cuda" tests/test_stored_kernels.py tests/test_kernels.py tests/test_profile.py || exit 1; \
+	done; else echo "compute-sanitizer is not there: memory and races are not checked"; fi
+
+bench-cuda: $(VENV)/.bench-cuda ## measure on a GPU beside its memory and its peers; writes benchmarks/results/
+	$(BIN)/python -m benchmarks.cuda
 
 goals: $(VENV)/.bench ## print what speed is aimed at, beside what was measured last
 	$(BIN)/python -m benchmarks --goals

@@ -160,7 +160,7 @@ def full(x: Any, y: Any) -> tuple[Any, ...]:
     p = log_p.exp()
     at_label = y[:, None]
     log_p_label = log_p.gather(1, at_label)[:, 0]
-    is_label = torch.arange(x.shape[1])[None, :] == at_label
+    is_label = torch.arange(x.shape[1], device=x.device)[None, :] == at_label
     confidence = p.amax(1)
     margin = log_p_label - log_p.masked_fill(is_label, -torch.inf).amax(1)
     brier = (p - is_label.to(p.dtype)).square().sum(1)
