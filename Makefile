@@ -32,7 +32,7 @@ test-cuda: $(VENV)/.test-cuda ## pass the kernels' tests on a GPU, and again und
 	$(BIN)/fastdiv doctor
 	$(BIN)/python -m pytest -k cuda $(PYTEST_ARGS)
 	@if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
-	compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q -k "[cuda" tests/test_stored_kernels.py tests/test_kernels.py tests/test_profile.py || exit 1; \
+	compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q -k "cuda and not host" tests/test_stored_kernels.py tests/test_kernels.py tests/test_profile.py || exit 1; \
 	done; else echo "compute-sanitizer is not there: memory and races are not checked"; fi
 
 bench-cuda: $(VENV)/.bench-cuda ## measure on a GPU beside its memory and its peers; writes benchmarks/results/

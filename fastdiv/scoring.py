@@ -223,9 +223,10 @@ def score_batch(
 
     only_kernels = batch.problems is None and clip_nats is None
     if only_kernels and 4 * n > step:  # else saying what is called takes longer
-        groups = [lambda: score_rows(batch.pieces[0], batch.labels, room, 0)]
+        whole = room.rows(0, n)
+        groups = [lambda: score_rows(batch.pieces[0], batch.labels, whole, 0)]
         if note is not None:
-            groups.append(lambda: note(slice(0, n), room))
+            groups.append(lambda: note(slice(0, n), whole))
         steps = _steps(batch.pieces, step, n, note is not None)
         if steps and kernels.in_tiles(groups, steps):
             return room.rows(0, n)

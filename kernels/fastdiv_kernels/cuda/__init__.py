@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from fastdiv_kernels.cuda.batch import Batch
 from fastdiv_kernels.cuda.device import Device
 from fastdiv_kernels.cuda.transitions import transitions
 
@@ -21,7 +23,8 @@ class CudaBackend:
     name = "cuda"
 
     def __init__(self, device: Device) -> None:
-        self.device = device
+        self._device = device
+        self._local = threading.local()
 
     def describe(self) -> str:
         """Name the device, as the summary shows it."""
@@ -50,8 +53,24 @@ class CudaBackend:
     def in_tiles(
         self, groups: Sequence[Callable[[], None]], steps: Sequence[tuple[int, int, int, int]]
     ) -> bool:
-        """Leave calls to the caller; see the contract."""
-        return False
+        """Call each group once for all rows, whose arrays go to the device once; see the contract.
+
+        What a group made is on the host before the next one is called.
+        """
+        batch = Batch(self._device, [step[1:] for step in steps if step[0] == 0])
+        self._local.batch = batch
+        try:
+            for group in groups:
+                group()
+                batch.settle()
+        finally:
+            self._local.batch = None
+        return True
+
+    @property
+    def device(self) -> Device:
+        """The device; while a batch is under way on this thread, the batch."""
+        return getattr(self._local, "batch", None) or self._device
 
     def transitions(self, *arguments: Any) -> None:
         """Add the same samples in two epochs to the cells of their table; see the contract."""

@@ -99,6 +99,10 @@ class CupyDevice:
                 array = self._cupy.from_dlpack(array)
         return self._cupy.ascontiguousarray(self._cupy.asarray(array))
 
+    def predictions(self, array: Any) -> Any:
+        """Return predictions on the device, in C order."""
+        return self.put(array)
+
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Make an array on the device."""
         return self._cupy.zeros(shape, dtype)
@@ -122,6 +126,11 @@ class CupyDevice:
     def add(self, found: Any, array: Any) -> None:
         """Add what was found on the device to an array, wherever that is."""
         array += found if isinstance(array, self._cupy.ndarray) else found.get()
+
+    def upload(self, room: Any, address: int) -> None:
+        """Fill an array on the device, in C order, from an address of the host."""
+        to_device = self._cupy.cuda.runtime.memcpyHostToDevice
+        self._cupy.cuda.runtime.memcpy(room.data.ptr, address, room.nbytes, to_device)
 
     def launch(
         self, source: str, definitions: Definitions, kernel: str, blocks: int | tuple[int, int],

@@ -23,6 +23,10 @@ class Device(Protocol):
         """Return an array on the device, in C order: the same if it is that."""
         ...
 
+    def predictions(self, array: Any) -> Any:
+        """Return predictions on the device, in C order."""
+        ...
+
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Make an array on the device."""
         ...
@@ -41,6 +45,10 @@ class Device(Protocol):
 
     def add(self, found: Any, array: Any) -> None:
         """Add what was found on the device to an array, wherever that is."""
+        ...
+
+    def upload(self, room: Any, address: int) -> None:
+        """Fill an array on the device, in C order, from an address of the host."""
         ...
 
     def launch(
