@@ -369,3 +369,4 @@ using std::isinf;
 using std::isnan;
 using std::log;
 using std::log1p;
+using std::log2;

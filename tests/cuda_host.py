@@ -65,7 +65,7 @@ class HostDevice:
         return "g++"
 
     def put(self, array):
-        return np.ascontiguousarray(array)
+        return np.require(array, requirements=["C", "A"])  # a device's numbers are aligned
 
     def predictions(self, array):
         return self.put(array)

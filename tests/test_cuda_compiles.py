@@ -8,7 +8,12 @@ from fastdiv_kernels.cuda import sources
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # What each source is compiled with: all combinations.
-DEFINITIONS = {"transitions": {"LOSS_BYTES": (4, 8)}}
+DEFINITIONS = {
+    "profile": {"VALUE": (0, 1, 2, 3), "PROBS": (0, 1)},
+    "temper": {},
+    "temperatures": {"LOSS_BYTES": (4, 8)},
+    "transitions": {"LOSS_BYTES": (4, 8)},
+}
 
 
 def every_build():

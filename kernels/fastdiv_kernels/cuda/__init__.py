@@ -10,6 +10,9 @@ import numpy as np
 
 from fastdiv_kernels.cuda.batch import Batch
 from fastdiv_kernels.cuda.device import Device
+from fastdiv_kernels.cuda.profile import profile
+from fastdiv_kernels.cuda.temper import temper
+from fastdiv_kernels.cuda.temperatures import tally_temperatures
 from fastdiv_kernels.cuda.transitions import transitions
 
 
@@ -71,6 +74,18 @@ class CudaBackend:
     def device(self) -> Device:
         """The device; while a batch is under way on this thread, the batch."""
         return getattr(self._local, "batch", None) or self._device
+
+    def profile(self, *arguments: Any) -> None:
+        """Keep of each row what its loss at other temperatures is made from; see the contract."""
+        profile(self.device, *arguments)
+
+    def tally_temperatures(self, *arguments: Any) -> None:
+        """Add the losses of one epoch at each temperature of the grid; see the contract."""
+        tally_temperatures(self.device, *arguments)
+
+    def temper(self, *arguments: Any) -> None:
+        """Tell each row's log-partition function at a temperature; see the contract."""
+        temper(self.device, *arguments)
 
     def transitions(self, *arguments: Any) -> None:
         """Add the same samples in two epochs to the cells of their table; see the contract."""

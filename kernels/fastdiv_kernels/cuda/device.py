@@ -67,6 +67,12 @@ def blocks_for(items: int, per_block: int, most: int) -> int:
     return max(1, min(most, -(-items // per_block)))
 
 
+def address(array: Any) -> int:
+    """Return where an array on the device begins."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(interface["data"][0])
+
+
 def loss_type(loss: Any) -> tuple[str, int]:
     """Return the definition of what losses are: 4 or 8 bytes."""
     return "LOSS_BYTES", int(np.dtype(loss.dtype).itemsize)

@@ -1,0 +1,135 @@
+// Predictions of a dtype (VALUE): eight or four of them as words, as numbers, and as t.
+#include "powers.cuh"
+
+#if VALUE == 0 || VALUE == 1
+typedef uint16 value_t;
+typedef float real_t;
+#elif VALUE == 2
+typedef float value_t;
+typedef float real_t;
+#else
+typedef double value_t;
+typedef double real_t;
+#endif
+
+constexpr bool PROBABILITIES = PROBS;
+constexpr real_t LOWEST_FINITE = sizeof(real_t) == 8 ? -1.7976931348623157e308 : -3.4028234663852886e38f;
+// What adds nothing to a sum: it is as good as probability 0.
+constexpr real_t NOTHING = PROBABILITIES ? static_cast<real_t>(0) : LOWEST_FINITE;
+
+__device__ __forceinline__ real_t number(value_t v) {
+#if VALUE == 0
+    return half_to_float(v);
+#elif VALUE == 1
+    return __uint_as_float(static_cast<uint32>(v) << 16);
+#else
+    return v;
+#endif
+}
+
+// So many predictions in a row, a multiple of 16 bytes, as they are stored.
+template <int N>
+struct Chunk {
+    static constexpr int WORDS = N * sizeof(value_t) / 4, PER_WORD = sizeof(value_t) == 2 ? 2 : 1;
+    static_assert(WORDS % 4 == 0, "whole vectors");
+#if VALUE == 0 || VALUE == 1
+    uint32 stored[WORDS];
+#else
+    value_t stored[N];
+#endif
+
+    // Reads N from an address of which 16 is a factor.
+    __device__ __forceinline__ void read_wide(const value_t* from) {
+#pragma unroll
+        for (int i = 0; i < WORDS / 4; i++) {
+            uint4 four = __ldg(reinterpret_cast<const uint4*>(from) + i);
+#if VALUE == 0 || VALUE == 1
+            stored[4 * i] = four.x, stored[4 * i + 1] = four.y;
+            stored[4 * i + 2] = four.z, stored[4 * i + 3] = four.w;
+#elif VALUE == 2
+            stored[4 * i] = __uint_as_float(four.x), stored[4 * i + 1] = __uint_as_float(four.y);
+            stored[4 * i + 2] = __uint_as_float(four.z);
+            stored[4 * i + 3] = __uint_as_float(four.w);
+#else
+            stored[2 * i] = of_words(four.x, four.y), stored[2 * i + 1] = of_words(four.z, four.w);
+#endif
+        }
+    }
+
+    // Reads those of N that are there, one by one.
+    __device__ __forceinline__ void read_each(const value_t* from, int there) {
+#pragma unroll
+        for (int i = 0; i < N; i += PER_WORD) {
+#if VALUE == 0 || VALUE == 1
+            uint32 low = i < there ? __ldg(from + i) : NONE;
+            uint32 high = i + 1 < there ? __ldg(from + i + 1) : NONE;
+            stored[i / 2] = low | high << 16;
+#else
+            stored[i] = i < there ? __ldg(from + i) : NOTHING;
+#endif
+        }
+    }
+
+    __device__ __forceinline__ real_t at(int i) const {
+#if VALUE == 0
+        return half_to_float(i & 1 ? stored[i / 2] >> 16 : stored[i / 2] & 0xFFFF);
+#elif VALUE == 1
+        return __uint_as_float(i & 1 ? stored[i / 2] & 0xFFFF0000 : stored[i / 2] << 16);
+#else
+        return stored[i];
+#endif
+    }
+
+    static constexpr uint32 NONE = PROBABILITIES ? 0 : VALUE == 0 ? 0xFC00 : 0xFF80;
+    static __device__ __forceinline__ double of_words(uint32 low, uint32 high) {
+        return __longlong_as_double(static_cast<int64>(static_cast<uint64>(high) << 32 | low));
+    }
+};
+
+// The binary logarithm of a number that is not below 0, with an error of 2**-22 of it or of 1.
+__device__ __forceinline__ float log2_of(float v) {
+#if defined(__CUDA_ARCH__)
+    float y;
+    asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(v));
+    return y;
+#else
+    return log2(v);
+#endif
+}
+__device__ __forceinline__ float log2_of(double v) {
+    float y = log2_of(static_cast<float>(v));
+    if (v < 1e-37 && v > 0.0) y = static_cast<float>(log2(v));
+    return y;
+}
+
+// What is taken off numbers or off their logarithms: the largest.
+__device__ __forceinline__ auto origin_of(real_t m) {
+    if constexpr (PROBABILITIES) return log2_of(fmax(m, static_cast<real_t>(0)));
+    else return m;
+}
+
+// t = x * LOG2E_16, not below LOWEST_T; x is of a class, or of its logarithm, less the largest.
+template <class Origin>
+__device__ __forceinline__ float t_of(real_t v, Origin origin) {
+    if constexpr (PROBABILITIES)
+        return fmaxf((log2_of(fmax(v, static_cast<real_t>(0))) - origin) * 0.0625f, LOWEST_T);
+    else
+        return fmaxf(static_cast<float>(v - origin) * LOG2E_16, LOWEST_T);
+}
+
+// x of a class, for a profile that is a vector; NaN where the largest is.
+__device__ __forceinline__ float x_of(real_t v, real_t m) {
+    constexpr float LOWEST_KEPT = -65504.0f;
+    if constexpr (PROBABILITIES) {
+        real_t ratio = v / m;
+        if (ratio < static_cast<real_t>(0)) ratio = 0;
+#if VALUE == 3
+        if (ratio < 1e-37 && ratio > 0.0) return static_cast<float>(log(ratio));
+#endif
+        return logf(static_cast<float>(ratio));
+    } else {
+        float x = static_cast<float>(v - m);
+        float kept = x < LOWEST_KEPT ? LOWEST_KEPT : x;
+        return v >= LOWEST_FINITE ? kept : x;
+    }
+}

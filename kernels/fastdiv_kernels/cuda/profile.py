@@ -1,0 +1,63 @@
+"""`profile` on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdiv_kernels.contract import BFLOAT16, VECTORS_UP_TO, Dtype, Kind
+from fastdiv_kernels.cuda.device import Definitions, Device, address, blocks_for
+
+THREADS = 256
+BLOCKS = 3  # of a multiprocessor
+TILE = 4096  # numbers of a block's tile of vectors, at most
+VALUES = {np.dtype(np.float16): 0, BFLOAT16: 1, np.dtype(np.float32): 2, np.dtype(np.float64): 3}
+CHUNKS = 6  # that a lane takes at least, where a row is too much for one
+LONG_FROM = 8193  # classes, of which a block takes a row
+ALIGNED = 16  # bytes
+
+
+def profile(device: Device, predictions: Any, kind: Kind, predicted: Any, profile: Any) -> None:
+    """Keep of each row what its loss at other temperatures is made from; see the contract."""
+    n, c = predictions.shape
+    if n == 0:
+        return
+    values, firsts, kept = device.put(predictions), device.put(predicted), device.room(profile)
+    builds = definitions(np.dtype(values.dtype), kind)
+    start, bytes_of_row = address(values), c * values.dtype.itemsize
+    wide = np.int32(start % ALIGNED == 0 and c % width(values.dtype) == 0)
+    rows = [values, firsts, np.int64(n), np.int32(c)]
+    if c <= VECTORS_UP_TO:
+        # Tiles are multiples of eight rows, so that all begin as the first.
+        wide = np.int32(start % ALIGNED == 0)
+        wide_out = np.int32(address(kept) % ALIGNED == 0)
+        blocks = -(-n // (TILE // c & ~7))
+        arguments = [*rows, wide, wide_out, kept]
+        device.launch("profile", builds, "profile_vectors", blocks, THREADS, arguments)
+    elif c < LONG_FROM:
+        lanes = lanes_for(c, values.dtype)
+        wide_out = np.int32(address(kept) % 4 == 0)
+        blocks = blocks_for(n, THREADS // lanes, BLOCKS * device.multiprocessors)
+        arguments = [*rows, np.int32(lanes), wide, wide_out, kept]
+        device.launch("profile", builds, "profile_curves", blocks, THREADS, arguments)
+    else:
+        blocks = blocks_for(n, 1, BLOCKS * device.multiprocessors)
+        device.launch("profile", builds, "profile_long", blocks, THREADS, [*rows, wide, kept])
+    device.fetch(kept, profile)
+
+
+def definitions(dtype: Dtype, kind: Kind) -> Definitions:
+    """Return what the source is compiled with for predictions."""
+    return ("VALUE", VALUES[dtype]), ("PROBS", int(kind == Kind.PROBS))
+
+
+def width(dtype: Dtype) -> int:
+    """Return how many classes a chunk has."""
+    return 8 if dtype.itemsize == 2 else 4
+
+
+def lanes_for(classes: int, dtype: Dtype) -> int:
+    """Return how many lanes take a row, a power of two up to 32."""
+    most = max(1, -(-classes // width(dtype)) // CHUNKS)
+    return int(min(32, 1 << (most.bit_length() - 1)))

@@ -1,0 +1,44 @@
+"""`tally_temperatures` on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdiv_kernels.contract import VECTORS_UP_TO
+from fastdiv_kernels.cuda.device import Device, address, blocks_for, loss_type
+
+THREADS = 256  # a row each
+BLOCKS = 2  # of a multiprocessor
+COLUMN_THREADS = 352  # of blocks that take curves, TILE rows at a time
+TILE = 512
+COLUMN_BLOCKS = 3
+
+
+def tally_temperatures(
+    device: Device, loss: Any, margin: Any, flags: Any, profile: Any, classes: int, counts: Any,
+    sums: Any,
+) -> None:  # fmt: skip
+    """Add the losses of one epoch at each temperature of the grid; see the contract."""
+    columns = [device.put(x) for x in (loss, margin, flags)]
+    n = len(columns[0])
+    values = device.put(profile) if classes > 2 else columns[1]  # of two the margin is all
+    found, added = device.zeros(counts.shape, np.int64), device.zeros(sums.shape, np.int64)
+    builds = (loss_type(columns[0]),)
+    if classes <= VECTORS_UP_TO:
+        by_words = np.int32(classes % 2 == 0 and address(values) % 4 == 0)
+        blocks = blocks_for(n, THREADS, BLOCKS * device.multiprocessors)
+        device.launch(
+            "temperatures", builds, "tally_rows", blocks, THREADS,
+            [*columns, values, np.int64(n), np.int32(classes), by_words, found, added],
+        )  # fmt: skip
+    else:
+        wide = np.int32(address(values) % 16 == 0)
+        blocks = blocks_for(n, TILE, COLUMN_BLOCKS * device.multiprocessors)
+        device.launch(
+            "temperatures", builds, "tally_curves", blocks, COLUMN_THREADS,
+            [*columns, values, np.int64(n), wide, found, added],
+        )  # fmt: skip
+    device.add(found, counts)
+    device.add(added, sums)
