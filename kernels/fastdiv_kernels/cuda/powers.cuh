@@ -79,6 +79,35 @@ __device__ __forceinline__ float precise_exp2(float t) {
     return __uint_as_float(__float_as_uint(p) + (__float_as_uint(shifted) << 23));
 }
 
+// 1 / x for 1 <= x, to the last bit or two.
+__device__ __forceinline__ float inverse_of(float x) {
+#if defined(__CUDA_ARCH__)
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return 1.0f / x;
+#endif
+}
+
+// ln(1 + x) for finite x >= 0, good to the last bit or two: Chebyshev's interpolant of it over x
+// for -1/4 <= x <= 1/2, where powers of two are taken to.
+__device__ __forceinline__ float log1p_of(float x) {
+    int exponent = (__float_as_int(1.0f + x) - 0x3F400000) & static_cast<int>(0xFF800000);
+    float scale = __int_as_float(0x40800000 - exponent);  // times 4
+    float f = __int_as_float(__float_as_int(x) - exponent) + (scale * 0.25f - 1.0f);
+    float p = 0.0529510641f;
+    p = p * f - 0.11956825f;
+    p = p * f + 0.149728972f;
+    p = p * f - 0.16835696f;
+    p = p * f + 0.199790331f;
+    p = p * f - 0.249929166f;
+    p = p * f + 0.333335028f;
+    p = p * f - 0.500000687f;
+    p = p * f + 1.0f;
+    return p * f + static_cast<float>(exponent) * 8.262958294867817e-8f;  // ln(2) / 2**23
+}
+
 // Sums over classes of exp(beta * x), the maximum left out, and of exp(beta * x) * t by the
 // temperatures of the grid.
 struct Powers {

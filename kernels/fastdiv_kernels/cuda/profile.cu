@@ -7,7 +7,8 @@
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr int EIGHT = 8, TOGETHER = 2, TILE = THREADS * EIGHT * TOGETHER;  // numbers of a tile
-constexpr int WIDTH = sizeof(value_t) == 2 ? 8 : 4;                        // classes of a chunk
+constexpr int WIDTH = 16 / sizeof(value_t);                                // classes of a chunk
+constexpr int GROUP = WIDTH < 4 ? WIDTH : 4;  // that are added at once
 
 extern "C" __global__ void __launch_bounds__(256) profile_vectors(
     const value_t* __restrict__ values, const int* __restrict__ predicted, int64 n, int classes,
@@ -59,129 +60,121 @@ extern "C" __global__ void __launch_bounds__(256) profile_vectors(
     }
 }
 
-// Adds what a lane has of a row's classes: chunks `lane`, `lane + lanes` and so on.
-template <class Origin>
-__device__ __forceinline__ void add_row(
+// Adds what a lane has of a row's classes: chunks `lane`, `lane + lanes` and so on. The one of the
+// largest number counts as nothing, for log1p.
+template <bool WIDE, class Origin>
+__device__ __forceinline__ void add_chunks(
     const value_t* __restrict__ row, int classes, int first, Origin origin, int lane, int lanes,
-    int wide, Powers& powers) {
-    int chunks = (classes + WIDTH - 1) / WIDTH, chunk_of_first = first / WIDTH;
-    Chunk<WIDTH> next, now;
-    auto read = [&](Chunk<WIDTH>& chunk, int at) {
-        if (wide) chunk.read_wide(row + static_cast<int64>(at) * WIDTH);
-        else chunk.read_each(row + static_cast<int64>(at) * WIDTH, classes - at * WIDTH);
+    Powers& powers) {
+    int step = lanes * WIDTH, at = lane * WIDTH;
+    const value_t* from = row + at;
+    auto read = [&](Chunk<WIDTH>& chunk, int ahead) {
+        if (WIDE && at + ahead >= classes) return;
+        if (WIDE) chunk.read_wide(from + ahead);
+        else chunk.read_each(from + ahead, classes - at - ahead);
     };
-    if (lane < chunks) read(next, lane);
-    for (int at = lane; at < chunks; at += lanes) {
-        now = next;
-        if (at + lanes < chunks) read(next, at + lanes);
-        float t[WIDTH];
+    auto add = [&](const Chunk<WIDTH>& chunk) {
 #pragma unroll
-        for (int i = 0; i < WIDTH; i++) t[i] = t_of(now.at(i), origin);
-        if (at == chunk_of_first) {  // it counts as nothing, for log1p
+        for (int i = 0; i < WIDTH; i += GROUP) {
+            float t[GROUP];
 #pragma unroll
-            for (int i = 0; i < WIDTH; i++)
-                if (i == first % WIDTH) t[i] = LOWEST_T;
+            for (int j = 0; j < GROUP; j++) t[j] = t_of(chunk.at(i + j), origin);
+            if (static_cast<uint32>(first - at - i) < GROUP) {
+#pragma unroll
+                for (int j = 0; j < GROUP; j++)
+                    if (first - at == i + j) t[j] = LOWEST_T;
+            }
+#pragma unroll
+            for (int j = 0; j < GROUP; j++) powers.add(quick_exp2(t[j]), t[j]);
         }
-#pragma unroll
-        for (int i = 0; i < WIDTH; i++) powers.add(quick_exp2(t[i]), t[i]);
+        at += step;
+        from += step;
+    };
+    Chunk<WIDTH> even, odd;  // the one is on its way while the other is added
+    read(even, 0);
+    while (at < classes) {
+        read(odd, step);
+        add(even);
+        if (at >= classes) break;
+        read(even, step);
+        add(odd);
     }
 }
 
-// Sums are folded over lanes so that each lane is left with some: of two neighbours' numbers one
-// keeps those of even places and gives those of odd ones. Slopes stand from place 16 on.
-constexpr int PLACES = 32;
+__device__ __forceinline__ void add_row(
+    const value_t* __restrict__ row, int classes, int first, int lane, int lanes, int wide,
+    Powers& powers) {
+    auto origin = origin_of(number(__ldg(row + first)));
+    if (wide) add_chunks<true>(row, classes, first, origin, lane, lanes, powers);
+    else add_chunks<false>(row, classes, first, origin, lane, lanes, powers);
+}
 
-template <int STAGE>
-__device__ __forceinline__ void fold(float (&sums)[PLACES]) {
-    constexpr int HALF = (PLACES / 2) >> STAGE, LIVE = (POWERS + (1 << STAGE) - 1) >> STAGE;
-    bool odd = threadIdx.x >> STAGE & 1;
+// Leaves a lane's sums where others can read them: SPACED apart, so that no two use one bank.
+constexpr int SPACED = CURVE + 1;
+
+__device__ __forceinline__ void leave(const Powers& powers, float* of_lane) {
 #pragma unroll
-    for (int i = 0; i < HALF; i++) {
-        int place = 2 * i;
-        if (HALF > 1 && place % HALF >= LIVE) continue;
-        bool pair = HALF == 1 || place % HALF + 1 < LIVE;
-        float even_one = sums[place], odd_one = pair ? sums[place + 1] : 0.0f;
-        float other = __shfl_xor_sync(WHOLE_WARP, odd ? even_one : odd_one, 1 << STAGE);
-        sums[i] = (odd ? odd_one : even_one) + other;
+    for (int k = 0; k < POWERS; k++) {
+        of_lane[k] = powers.sum[k];
+        of_lane[POWERS + k] = powers.slope[k];
     }
 }
 
-__device__ __forceinline__ void keep(uint16* kept, int k, float sum, float slope) {
-    kept[k] = float_to_half(log1pf(sum));
-    kept[POWERS + k] = float_to_half(slope / (1.0f + sum) * (X_OF_T * beta_at(k)));
+// Writes what a row keeps of a temperature, given its sums.
+__device__ __forceinline__ void keep(const float* sums, int k, bool valid, uint16* kept) {
+    float sum = sums[k], mean = sums[POWERS + k] * inverse_of(1.0f + sum) * (X_OF_T * beta_at(k));
+    kept[k] = valid ? float_to_half(log1p_of(sum)) : 0;
+    kept[POWERS + k] = valid ? float_to_half(mean) : 0;
 }
 
-// Writes a row's curve, given what is left to a lane of `LANES`.
-template <int LANES>
-__device__ __forceinline__ void keep_curve(const float (&sums)[PLACES], bool valid, uint16* kept) {
-    int lane = threadIdx.x % LANES;
-    if constexpr (LANES == 32) {
-        float slope = __shfl_xor_sync(WHOLE_WARP, sums[0], 16);
-        if (lane < POWERS) keep(kept, lane, valid ? sums[0] : 0.0f, valid ? slope : 0.0f);
-    } else {
-        constexpr int EACH = 16 / LANES;
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-            int k = i * LANES + lane;
-            if (i * LANES < POWERS && k < POWERS)
-                keep(kept, k, valid ? sums[i] : 0.0f, valid ? sums[EACH + i] : 0.0f);
-        }
-    }
-}
-
-__device__ __forceinline__ void place_sums(const Powers& powers, float (&sums)[PLACES]) {
-#pragma unroll
-    for (int k = 0; k < POWERS; k++) sums[k] = powers.sum[k], sums[PLACES / 2 + k] = powers.slope[k];
-}
-
-// Rows of a warp are taken by `lanes` each, a power of two; what they keep is contiguous.
+// Rows of a warp are taken by `lanes` each, 2 to 32; what they keep is contiguous.
 extern "C" __global__ void __launch_bounds__(256, 3) profile_curves(
     const value_t* __restrict__ values, const int* __restrict__ predicted, int64 n, int classes,
     int lanes, int wide, int wide_out, uint16* kept) {
-    alignas(4) __shared__ uint16 curves[WARPS][32 * CURVE];
-    int rows = 32 / lanes, warp = threadIdx.x / 32, lane = threadIdx.x % lanes;
-    int of_warp = threadIdx.x % 32 / lanes;
+    constexpr int MOST_ROWS = 16;
+    __shared__ float of_lanes[WARPS][32 * SPACED], of_rows[WARPS][MOST_ROWS * CURVE];
+    int rows = 32 / lanes, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int64 step = static_cast<int64>(gridDim.x) * WARPS * rows;
-    int64 start = (static_cast<int64>(blockIdx.x) * WARPS + warp) * rows;
-    // Of the rows to come, what is the largest of the next and where it is in the one after.
-    auto first_of = [&](int64 row) { return row < n ? predicted[row] : -1; };
-    auto largest = [&](int64 row, int first) {
-        return first < 0 ? static_cast<real_t>(1) : number(__ldg(values + row * classes + first));
-    };
-    int first = first_of(start + of_warp), next_first = first_of(start + step + of_warp);
-    real_t m = largest(start + of_warp, first);
-    for (; start < n; start += step) {
-        int64 row = start + of_warp;
-        int after_next = first_of(row + 2 * step);
-        real_t next_m = largest(row + step, next_first);
+    int of_warp = lane / lanes;
+    int64 row = (static_cast<int64>(blockIdx.x) * WARPS + warp) * rows + of_warp;
+    int first = row < n ? predicted[row] : -1;
+    for (; row - of_warp < n; row += step) {
+        int next_first = row + step < n ? predicted[row + step] : -1;
         Powers powers;
-        if (first >= 0)
-            add_row(values + row * classes, classes, first, origin_of(m), lane, lanes, wide, powers);
-        float sums[PLACES];
-        place_sums(powers, sums);
-        bool valid = first >= 0;
-        uint16* curve = curves[warp] + of_warp * CURVE;
+        if (first >= 0) {
+            const value_t* from = values + row * classes;
+            add_row(from, classes, first, lane & (lanes - 1), lanes, wide, powers);
+        }
+        uint32 valid = __ballot_sync(WHOLE_WARP, first >= 0);
+        leave(powers, of_lanes[warp] + lane * SPACED);
         __syncwarp();
-        if (lanes == 1) keep_curve<1>(sums, valid, curve);
-        if (lanes >= 2) fold<0>(sums);
-        if (lanes == 2) keep_curve<2>(sums, valid, curve);
-        if (lanes >= 4) fold<1>(sums);
-        if (lanes == 4) keep_curve<4>(sums, valid, curve);
-        if (lanes >= 8) fold<2>(sums);
-        if (lanes == 8) keep_curve<8>(sums, valid, curve);
-        if (lanes >= 16) fold<3>(sums);
-        if (lanes == 16) keep_curve<16>(sums, valid, curve);
-        if (lanes == 32) fold<4>(sums), keep_curve<32>(sums, valid, curve);
+        for (int i = lane; i < rows * CURVE; i += 32) {
+            const float* from = of_lanes[warp] + i / CURVE * lanes * SPACED + i % CURVE;
+            float sum = 0.0f;
+#pragma unroll 2
+            for (int k = 0; k < lanes; k++) sum += from[k * SPACED];
+            of_rows[warp][i] = sum;
+        }
         __syncwarp();
+        uint16* curves = reinterpret_cast<uint16*>(of_lanes[warp]);
+        for (int i = lane; i < rows * POWERS; i += 32) {
+            int of = i / POWERS;
+            keep(of_rows[warp] + of * CURVE, i % POWERS, valid >> of * lanes & 1, curves + of * CURVE);
+        }
+        __syncwarp();
+        int64 start = row - of_warp;
         int halves = static_cast<int>(min(static_cast<int64>(rows), n - start)) * CURVE;
         uint16* to = kept + start * CURVE;
         if (wide_out) {
-            for (int i = threadIdx.x % 32; i < halves / 2; i += 32)
-                reinterpret_cast<uint32*>(to)[i] = reinterpret_cast<uint32*>(curves[warp])[i];
+#pragma unroll 1
+            for (int i = lane; i < halves / 2; i += 32)
+                reinterpret_cast<uint32*>(to)[i] = reinterpret_cast<uint32*>(curves)[i];
         } else {
-            for (int i = threadIdx.x % 32; i < halves; i += 32) to[i] = curves[warp][i];
+#pragma unroll 1
+            for (int i = lane; i < halves; i += 32) to[i] = curves[i];
         }
-        first = next_first, m = next_m, next_first = after_next;
+        __syncwarp();
+        first = next_first;
     }
 }
 
@@ -189,27 +182,27 @@ extern "C" __global__ void __launch_bounds__(256, 3) profile_curves(
 extern "C" __global__ void __launch_bounds__(256, 3) profile_long(
     const value_t* __restrict__ values, const int* __restrict__ predicted, int64 n, int classes,
     int wide, uint16* kept) {
-    __shared__ float of_warps[WARPS][32];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    constexpr int PARTS = THREADS / CURVE;
+    __shared__ float of_lanes[THREADS * SPACED], of_parts[PARTS * CURVE], of_row[CURVE];
     for (int64 row = blockIdx.x; row < n; row += gridDim.x) {
-        int first = predicted[row];
-        bool valid = first >= 0;
-        const value_t* from = values + row * classes;
+        int first = predicted[row], i = threadIdx.x;
         Powers powers;
-        if (valid) {
-            auto origin = origin_of(number(from[first]));
-            add_row(from, classes, first, origin, threadIdx.x, THREADS, wide, powers);
-        }
-        float sums[PLACES];
-        place_sums(powers, sums);
-        fold<0>(sums), fold<1>(sums), fold<2>(sums), fold<3>(sums), fold<4>(sums);
-        of_warps[warp][lane] = sums[0];
+        if (first >= 0)
+            add_row(values + row * classes, classes, first, i, THREADS, wide, powers);
+        leave(powers, of_lanes + i * SPACED);
         __syncthreads();
-        if (warp == 0) {
-            sums[0] = 0.0f;
-            for (int i = 0; i < WARPS; i++) sums[0] += of_warps[i][lane];
-            keep_curve<32>(sums, valid, kept + row * CURVE);
+        float sum = 0.0f;
+        if (i < PARTS * CURVE) {
+            for (int k = i / CURVE; k < THREADS; k += PARTS) sum += of_lanes[k * SPACED + i % CURVE];
+            of_parts[i] = sum;
         }
         __syncthreads();
+        if (i < CURVE) {
+            sum = 0.0f;
+            for (int k = 0; k < PARTS; k++) sum += of_parts[k * CURVE + i];
+            of_row[i] = sum;
+        }
+        __syncthreads();
+        if (i < POWERS) keep(of_row, i, first >= 0, kept + row * CURVE);
     }
 }

@@ -54,10 +54,10 @@ def definitions(dtype: Dtype, kind: Kind) -> Definitions:
 
 def width(dtype: Dtype) -> int:
     """Return how many classes a chunk has."""
-    return 8 if dtype.itemsize == 2 else 4
+    return ALIGNED // dtype.itemsize
 
 
 def lanes_for(classes: int, dtype: Dtype) -> int:
-    """Return how many lanes take a row, a power of two up to 32."""
-    most = max(1, -(-classes // width(dtype)) // CHUNKS)
+    """Return how many lanes take a row, a power of two from 2 to 32."""
+    most = max(2, -(-classes // width(dtype)) // CHUNKS)
     return int(min(32, 1 << (most.bit_length() - 1)))

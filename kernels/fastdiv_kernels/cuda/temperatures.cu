@@ -75,6 +75,11 @@ __device__ __noinline__ void add_far_row(
     }
 }
 
+// The same of a row's curve.
+__device__ __noinline__ void add_far_curve(Totals& totals, const uint16* row, float margin) {
+    for (int k = 0; k < CURVE; k++) add_far(totals, k, half_to_float(row[k]), -margin);
+}
+
 // Adds what a block has to the caller's.
 __device__ __forceinline__ void give(const Totals& totals, int64* counts, int64* sums) {
     __syncthreads();
@@ -144,8 +149,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) tally_rows(
 #pragma unroll
         for (int k = 0; k < POWERS; k++) {
             float sum = powers.sum[k];
-            s[k] += __float2ll_rn(log1pf(sum) * static_cast<float>(UNIT));
-            float mean = __fdividef(powers.slope[k], 1.0f + sum) * (X_OF_T * beta_at(k));
+            s[k] += __float2ll_rn(log1p_of(sum) * static_cast<float>(UNIT));
+            float mean = powers.slope[k] * inverse_of(1.0f + sum) * (X_OF_T * beta_at(k));
             slopes[k] += __float2int_rn(mean * static_cast<float>(UNIT / (1 << SLOPE_BITS)));
         }
     }
@@ -166,7 +171,7 @@ constexpr int SAME = COLUMN_THREADS / POWERS, MEMBERS = POWERS * EIGHT;
 constexpr float FARTHEST = 31.984375f;  // nats: of 7e13 classes just so
 constexpr int STORED_BITS = 8;          // halves are multiples of 2**-24
 
-extern "C" __global__ void __launch_bounds__(352) tally_curves(
+extern "C" __global__ void __launch_bounds__(352, 2) tally_curves(
     const loss_t* __restrict__ loss, const float* __restrict__ margin,
     const uint8* __restrict__ flags, const uint16* __restrict__ profile, int64 n, int wide,
     int64* counts, int64* sums) {
@@ -208,8 +213,7 @@ extern "C" __global__ void __launch_bounds__(352) tally_curves(
                 there = gaps.takes(loss[i], m, flags[i]);
                 if (there && m <= -FAR) {
                     there = false;
-                    for (int k = 0; k < CURVE; k++)
-                        add_far(totals, k, half_to_float(from[row * CURVE + k]), -m);
+                    add_far_curve(totals, from + row * CURVE, m);
                 } else if (there) {
                     gaps.add(fmaxf(0.0f, -m));
                 }

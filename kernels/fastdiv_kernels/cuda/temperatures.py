@@ -13,7 +13,7 @@ THREADS = 256  # a row each
 BLOCKS = 2  # of a multiprocessor
 COLUMN_THREADS = 352  # of blocks that take curves, TILE rows at a time
 TILE = 512
-COLUMN_BLOCKS = 3
+COLUMN_BLOCKS = 2
 
 
 def tally_temperatures(
