@@ -13,7 +13,8 @@ typedef double real_t;
 #endif
 
 constexpr bool PROBABILITIES = PROBS;
-constexpr real_t LOWEST_FINITE = sizeof(real_t) == 8 ? -1.7976931348623157e308 : -3.4028234663852886e38f;
+constexpr real_t LOWEST_FINITE =
+    sizeof(real_t) == 8 ? -1.7976931348623157e308 : -3.4028234663852886e38f;
 // What adds nothing to a sum: it is as good as probability 0.
 constexpr real_t NOTHING = PROBABILITIES ? static_cast<real_t>(0) : LOWEST_FINITE;
 
@@ -27,6 +28,9 @@ __device__ __forceinline__ real_t number(value_t v) {
 #endif
 }
 
+// How numbers may be read, by what is a factor of all addresses: 16 bytes, 4, or a number's.
+constexpr int ONE_BY_ONE = 0, BY_WORDS = 1, BY_VECTORS = 2;
+
 // So many predictions in a row, a multiple of 16 bytes, as they are stored.
 template <int N>
 struct Chunk {
@@ -38,8 +42,7 @@ struct Chunk {
     value_t stored[N];
 #endif
 
-    // Reads N from an address of which 16 is a factor.
-    __device__ __forceinline__ void read_wide(const value_t* from) {
+    __device__ __forceinline__ void read_vectors(const value_t* from) {
 #pragma unroll
         for (int i = 0; i < WORDS / 4; i++) {
             uint4 four = __ldg(reinterpret_cast<const uint4*>(from) + i);
@@ -56,11 +59,21 @@ struct Chunk {
         }
     }
 
-    // Reads those of N that are there, one by one.
-    __device__ __forceinline__ void read_each(const value_t* from, int there) {
+    // Reads those of N that are there.
+    template <int HOW>
+    __device__ __forceinline__ void read(const value_t* from, int there) {
+        if (HOW == BY_VECTORS && there >= N) {
+            read_vectors(from);
+            return;
+        }
 #pragma unroll
         for (int i = 0; i < N; i += PER_WORD) {
 #if VALUE == 0 || VALUE == 1
+            if (HOW == BY_WORDS) {
+                const uint32* words = reinterpret_cast<const uint32*>(from);
+                stored[i / 2] = i < there ? __ldg(words + i / 2) : NONE | NONE << 16;
+                continue;
+            }
             uint32 low = i < there ? __ldg(from + i) : NONE;
             uint32 high = i + 1 < there ? __ldg(from + i + 1) : NONE;
             stored[i / 2] = low | high << 16;

@@ -1,7 +1,7 @@
 // Halves as float32 and back, and the powers of one exponential at the temperatures of the grid.
 #include "common.cuh"
 
-constexpr int POWERS = 11, CURVE = 2 * POWERS, VECTORS_UP_TO = 16;
+constexpr int POWERS = 11, CURVE = 2 * POWERS;
 // exp(x / 16) of the lowest x is just a normal number, and its square is none.
 constexpr float LOG2E_16 = 0.0901684400555602f, LOWEST_T = -1380.0f * LOG2E_16;
 constexpr float X_OF_T = 11.090354888959125f;  // x of t = x * LOG2E_16

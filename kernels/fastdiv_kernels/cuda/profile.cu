@@ -12,7 +12,7 @@ constexpr int GROUP = WIDTH < 4 ? WIDTH : 4;  // that are added at once
 
 extern "C" __global__ void __launch_bounds__(256) profile_vectors(
     const value_t* __restrict__ values, const int* __restrict__ predicted, int64 n, int classes,
-    int wide, int wide_out, uint16* kept) {
+    int how, int wide_out, uint16* kept) {
     __shared__ real_t maxima[TILE / 3];
     // Tiles are rows whose numbers are whole vectors. A number's row in one is found by a product,
     // whose error is below TILE / 2**16 of a row, and so below a class.
@@ -27,8 +27,8 @@ extern "C" __global__ void __launch_bounds__(256) profile_vectors(
 #pragma unroll
     for (int k = 0; k < TOGETHER; k++) {
         int at = (threadIdx.x + k * THREADS) * EIGHT;
-        if (wide && at + EIGHT <= size) chunks[k].read_wide(from + at);
-        else chunks[k].read_each(from + at, size - at);
+        if (how == BY_VECTORS) chunks[k].read<BY_VECTORS>(from + at, size - at);
+        else chunks[k].read<ONE_BY_ONE>(from + at, size - at);
     }
 #pragma unroll 4
     for (int row = threadIdx.x; row < live; row += THREADS) {
@@ -62,16 +62,16 @@ extern "C" __global__ void __launch_bounds__(256) profile_vectors(
 
 // Adds what a lane has of a row's classes: chunks `lane`, `lane + lanes` and so on. The one of the
 // largest number counts as nothing, for log1p.
-template <bool WIDE, class Origin>
+template <int HOW, class Origin>
 __device__ __forceinline__ void add_chunks(
     const value_t* __restrict__ row, int classes, int first, Origin origin, int lane, int lanes,
     Powers& powers) {
     int step = lanes * WIDTH, at = lane * WIDTH;
     const value_t* from = row + at;
     auto read = [&](Chunk<WIDTH>& chunk, int ahead) {
-        if (WIDE && at + ahead >= classes) return;
-        if (WIDE) chunk.read_wide(from + ahead);
-        else chunk.read_each(from + ahead, classes - at - ahead);
+        int there = classes - at - ahead;
+        if (HOW != BY_VECTORS) chunk.template read<HOW>(from + ahead, there);
+        else chunk.read_vectors(there > 0 ? from + ahead : from);  // classes are whole chunks
     };
     auto add = [&](const Chunk<WIDTH>& chunk) {
 #pragma unroll
@@ -102,11 +102,15 @@ __device__ __forceinline__ void add_chunks(
 }
 
 __device__ __forceinline__ void add_row(
-    const value_t* __restrict__ row, int classes, int first, int lane, int lanes, int wide,
+    const value_t* __restrict__ row, int classes, int first, int lane, int lanes, int how,
     Powers& powers) {
     auto origin = origin_of(number(__ldg(row + first)));
-    if (wide) add_chunks<true>(row, classes, first, origin, lane, lanes, powers);
-    else add_chunks<false>(row, classes, first, origin, lane, lanes, powers);
+    if (how == BY_VECTORS)
+        add_chunks<BY_VECTORS>(row, classes, first, origin, lane, lanes, powers);
+    else if (how == BY_WORDS && sizeof(value_t) == 2)
+        add_chunks<BY_WORDS>(row, classes, first, origin, lane, lanes, powers);
+    else
+        add_chunks<ONE_BY_ONE>(row, classes, first, origin, lane, lanes, powers);
 }
 
 // Leaves a lane's sums where others can read them: SPACED apart, so that no two use one bank.
@@ -130,20 +134,19 @@ __device__ __forceinline__ void keep(const float* sums, int k, bool valid, uint1
 // Rows of a warp are taken by `lanes` each, 2 to 32; what they keep is contiguous.
 extern "C" __global__ void __launch_bounds__(256, 3) profile_curves(
     const value_t* __restrict__ values, const int* __restrict__ predicted, int64 n, int classes,
-    int lanes, int wide, int wide_out, uint16* kept) {
+    int lanes, int how, int wide_out, uint16* kept) {
     constexpr int MOST_ROWS = 16;
     __shared__ float of_lanes[WARPS][32 * SPACED], of_rows[WARPS][MOST_ROWS * CURVE];
     int rows = 32 / lanes, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int64 step = static_cast<int64>(gridDim.x) * WARPS * rows;
     int of_warp = lane / lanes;
     int64 row = (static_cast<int64>(blockIdx.x) * WARPS + warp) * rows + of_warp;
-    int first = row < n ? predicted[row] : -1;
     for (; row - of_warp < n; row += step) {
-        int next_first = row + step < n ? predicted[row + step] : -1;
+        int first = row < n ? predicted[row] : -1;
         Powers powers;
         if (first >= 0) {
             const value_t* from = values + row * classes;
-            add_row(from, classes, first, lane & (lanes - 1), lanes, wide, powers);
+            add_row(from, classes, first, lane & (lanes - 1), lanes, how, powers);
         }
         uint32 valid = __ballot_sync(WHOLE_WARP, first >= 0);
         leave(powers, of_lanes[warp] + lane * SPACED);
@@ -174,21 +177,20 @@ extern "C" __global__ void __launch_bounds__(256, 3) profile_curves(
             for (int i = lane; i < halves; i += 32) to[i] = curves[i];
         }
         __syncwarp();
-        first = next_first;
     }
 }
 
 // A row is taken by a block.
 extern "C" __global__ void __launch_bounds__(256, 3) profile_long(
     const value_t* __restrict__ values, const int* __restrict__ predicted, int64 n, int classes,
-    int wide, uint16* kept) {
+    int how, uint16* kept) {
     constexpr int PARTS = THREADS / CURVE;
     __shared__ float of_lanes[THREADS * SPACED], of_parts[PARTS * CURVE], of_row[CURVE];
     for (int64 row = blockIdx.x; row < n; row += gridDim.x) {
         int first = predicted[row], i = threadIdx.x;
         Powers powers;
         if (first >= 0)
-            add_row(values + row * classes, classes, first, i, THREADS, wide, powers);
+            add_row(values + row * classes, classes, first, i, THREADS, how, powers);
         leave(powers, of_lanes + i * SPACED);
         __syncthreads();
         float sum = 0.0f;
