@@ -1,6 +1,7 @@
 """All CUDA sources compile for the GPUs that are in use; needs NVRTC, and no GPU."""
 
 import itertools
+import re
 
 import pytest
 
@@ -14,6 +15,11 @@ DEFINITIONS = {
     "temperatures": {"LOSS_BYTES": (4, 8)},
     "transitions": {"LOSS_BYTES": (4, 8)},
 }
+# Registers of a thread at most, on sm_90: for as many blocks as a multiprocessor is given.
+REGISTERS = {
+    "profile_vectors": 64, "profile_curves": 80, "profile_long": 80, "tally_rows": 128,
+    "tally_curves": 88, "temper_rows": 64, "temper_curves": 64,
+}  # fmt: skip
 
 
 def every_build():
@@ -55,3 +61,15 @@ def test_cuda_sources_compile(name, defined, architecture):
     binary, said = compiled(name, defined, architecture)
     assert len(binary) > 1000
     assert "spill" not in said.lower() or "0 bytes spill" in said, said
+
+
+@pytest.mark.parametrize("name", ["profile", "temper", "temperatures"])
+def test_kernels_take_no_more_registers_than_are_there_and_spill_none(name):
+    choices = DEFINITIONS[name]
+    for values in itertools.product(*choices.values()):
+        _, said = compiled(name, tuple(zip(choices, values, strict=True)), "sm_90")
+        assert set(re.findall(r"(\d+) bytes spill", said)) == {"0"}, said
+        used = re.findall(r"entry function '(\w+)'(?:.|\n)*?Used (\d+) registers", said)
+        assert {kernel for kernel, _ in used} == set(sources.kernels(name))
+        for kernel, registers in used:
+            assert int(registers) <= REGISTERS[kernel], (kernel, values)

@@ -161,8 +161,8 @@ extern "C" __global__ void __launch_bounds__(256, 3) profile_curves(
         __syncwarp();
         uint16* curves = reinterpret_cast<uint16*>(of_lanes[warp]);
         for (int i = lane; i < rows * POWERS; i += 32) {
-            int of = i / POWERS;
-            keep(of_rows[warp] + of * CURVE, i % POWERS, valid >> of * lanes & 1, curves + of * CURVE);
+            int of = i / POWERS, at = of * CURVE;
+            keep(of_rows[warp] + at, i % POWERS, valid >> of * lanes & 1, curves + at);
         }
         __syncwarp();
         int64 start = row - of_warp;
@@ -195,7 +195,8 @@ extern "C" __global__ void __launch_bounds__(256, 3) profile_long(
         __syncthreads();
         float sum = 0.0f;
         if (i < PARTS * CURVE) {
-            for (int k = i / CURVE; k < THREADS; k += PARTS) sum += of_lanes[k * SPACED + i % CURVE];
+            for (int k = i / CURVE; k < THREADS; k += PARTS)
+                sum += of_lanes[k * SPACED + i % CURVE];
             of_parts[i] = sum;
         }
         __syncthreads();

@@ -33,8 +33,8 @@ extern "C" __global__ void __launch_bounds__(256) temper_rows(
             const uint16* row = profile + i * classes;
             double sum = 0.0;
             for (int j = 0; j < classes; j++) {
-                double t = beta * fmax(static_cast<double>(half_to_float(__ldg(row + j))), LOWEST_KEPT);
-                double u = exp(t);
+                double x = half_to_float(__ldg(row + j));
+                double t = beta * fmax(x, LOWEST_KEPT), u = exp(t);
                 sum += u;
                 mean += u * t;
                 square += u * t * t;

@@ -17,7 +17,8 @@ struct Totals {
 
 __device__ __forceinline__ void clear(Totals& totals) {
     int64* words = reinterpret_cast<int64*>(&totals);
-    for (int i = threadIdx.x; i < static_cast<int>(sizeof(Totals) / 8); i += blockDim.x) words[i] = 0;
+    constexpr int WORDS = sizeof(Totals) / sizeof(int64);
+    for (int i = threadIdx.x; i < WORDS; i += blockDim.x) words[i] = 0;
     __syncthreads();
 }
 
@@ -241,8 +242,9 @@ extern "C" __global__ void __launch_bounds__(352, 2) tally_curves(
     __syncthreads();
     constexpr int SHARES = COLUMN_THREADS / MEMBERS;
     int member = threadIdx.x % MEMBERS, first = threadIdx.x / MEMBERS;
+    const int64* of_member = partial[member % EIGHT] + member / EIGHT;
     int64 all = 0;
-    for (int k = first; k < SAME; k += SHARES) all += partial[member % EIGHT][member / EIGHT + k * POWERS];
+    for (int k = first; k < SAME; k += SHARES) all += of_member[k * POWERS];
     int64* limbs = totals.limbs[member % CURVE];
     add_to(limbs, (all << STORED_BITS) & 0xFFFFFFFF);
     add_to(limbs + 1, all >> (32 - STORED_BITS));
