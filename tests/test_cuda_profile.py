@@ -48,16 +48,23 @@ class Shifted(cuda_host.HostDevice):
         return at_offset(self.empty(array.shape, array.dtype), 1)
 
 
+class Wider(cuda_host.HostDevice):
+    """Has more multiprocessors, and so more blocks with less to do."""
+
+    multiprocessors = 7
+
+
 # -- orders of threads ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("c", [2, *SHAPES])
-def test_the_order_of_threads_changes_no_bit(c):
+def test_the_order_of_threads_and_the_number_of_blocks_change_no_bit(c):
     n = 1100 if c < 100 else 60 if c < 1000 else 8  # more than all blocks take at once of few
     x, labels = rows_of_every_sort(Kind.PROBS, "f4", n, c)
     columns = *epoch(Kind.PROBS, "f4", n, c)[:3], predicted_of(x, labels, Kind.PROBS)
     kept = profile_of(reference, x, Kind.PROBS, columns[3])
-    first, *others = (everything(backend(k), x, Kind.PROBS, columns, kept, c) for k in ORDERS)
+    backends = [*(backend(k) for k in ORDERS), backend(0, Wider)]
+    first, *others = (everything(k, x, Kind.PROBS, columns, kept, c) for k in backends)
     for other in others:
         assert other[0] == first[0]
         assert other[1] == first[1]
@@ -198,6 +205,23 @@ def test_halves_are_read_and_written_as_numpy_does():
     x[:, 2] = 2 * x[:, 1]
     kept = profile_of(backend(), x, Kind.LOGITS, np.zeros(len(x), np.int32))
     np.testing.assert_array_equal(kept, np.maximum(x, LOWEST_KEPT).astype(np.float16))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "bf16", "f4", "f8"])
+def test_a_largest_probability_of_any_size_is_0_beside_the_others(dtype):
+    """Ratios of numbers that are subnormal, and of what no inverse can be had of."""
+    rng = np.random.default_rng(1)
+    lowest = {"f2": -24, "bf16": -133, "f4": -149, "f8": -1000}[dtype]
+    p = cast(np.exp2(rng.uniform(lowest, 0, (2000, 5))), dtype)
+    p[rng.random(p.shape) < 0.1] = 0
+    p[:, 3] = np.where(rng.random(2000) < 0.5, p[:, 0], p[:, 3])
+    p[:, 4] = cast([2.0**lowest], dtype)[0]  # so that none has no mass
+    largest = predicted_of(p, np.zeros(2000), Kind.PROBS)
+    assert (largest >= 0).all()
+    got, wanted = (profile_of(k, p, Kind.PROBS, largest) for k in (backend(), reference))
+    np.testing.assert_array_equal(got == 0, wanted == 0)
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(wanted))
+    assert steps_apart(got, wanted).max() <= 1
 
 
 def test_rows_that_lack_a_lot_are_added_as_others_are():

@@ -13,7 +13,7 @@ constexpr int GROUP = WIDTH < 4 ? WIDTH : 4;  // that are added at once
 extern "C" __global__ void __launch_bounds__(256) profile_vectors(
     const value_t* __restrict__ values, const int* __restrict__ predicted, int64 n, int classes,
     int how, int wide_out, uint16* kept) {
-    __shared__ real_t maxima[TILE / 3];
+    __shared__ Largest maxima[TILE / 3 + 1];  // the last number of a tile may be of no row
     // Tiles are rows whose numbers are whole vectors. A number's row in one is found by a product,
     // whose error is below TILE / 2**16 of a row, and so below a class.
     int rows = (TILE / classes) & ~(EIGHT - 1);
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) profile_vectors(
     for (int row = threadIdx.x; row < live; row += THREADS) {
         int first = predicted[first_row + row];
         real_t m = number(from[row * classes + max(first, 0)]);
-        maxima[row] = first < 0 ? static_cast<real_t>(__int_as_float(0x7FC00000)) : m;
+        maxima[row] = largest_of(first < 0 ? static_cast<real_t>(__int_as_float(0x7FC00000)) : m);
     }
     __syncthreads();
 #pragma unroll
@@ -42,11 +42,8 @@ extern "C" __global__ void __launch_bounds__(256) profile_vectors(
         int at = (threadIdx.x + k * THREADS) * EIGHT;
         float x[EIGHT];
 #pragma unroll
-        for (int i = 0; i < EIGHT; i++) {
-            int row = min((at + i) * reciprocal >> 16, TILE / 3 - 1);
-            x[i] = at + i < size ? x_of(chunks[k].at(i), maxima[row]) : 0.0f;
-            if (!(x[i] <= 0.0f)) x[i] = 0.0f;  // of an invalid row
-        }
+        for (int i = 0; i < EIGHT; i++)  // of an invalid row NaN, and so 0
+            x[i] = fminf(x_of(chunks[k].at(i), maxima[(at + i) * reciprocal >> 16]), 0.0f);
         uint4 four = {two_halves(x[0], x[1]), two_halves(x[2], x[3]), two_halves(x[4], x[5]),
                       two_halves(x[6], x[7])};
         if (wide_out && at + EIGHT <= size) {
