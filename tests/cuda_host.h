@@ -348,6 +348,7 @@ inline float __uint_as_float(unsigned x) { return host::from_bits<float>(host::a
 inline long long __double_as_longlong(double x) { return host::from_bits<long long>(host::as_bits(x)); }
 inline double __longlong_as_double(long long x) { return host::from_bits<double>(host::as_bits(x)); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float a) { return 1.0f / a; }
 inline int __float2int_rn(float x) { return int(std::nearbyint(x)); }

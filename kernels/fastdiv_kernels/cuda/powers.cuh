@@ -70,12 +70,12 @@ __device__ __forceinline__ float precise_exp2(float t) {
     constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2**23
     float shifted = t + ROUNDING, r = t - (shifted - ROUNDING);
     float p = 1.546144469698307e-4f;
-    p = p * r + 1.3400428177439477e-3f;
-    p = p * r + 9.618056678525198e-3f;
-    p = p * r + 5.550327226670787e-2f;
-    p = p * r + 0.24022650922288832f;
-    p = p * r + 0.6931472067028323f;
-    p = p * r + 1.0f;
+    p = __fmaf_rn(p, r, 1.3400428177439477e-3f);
+    p = __fmaf_rn(p, r, 9.618056678525198e-3f);
+    p = __fmaf_rn(p, r, 5.550327226670787e-2f);
+    p = __fmaf_rn(p, r, 0.24022650922288832f);
+    p = __fmaf_rn(p, r, 0.6931472067028323f);
+    p = __fmaf_rn(p, r, 1.0f);
     return __uint_as_float(__float_as_uint(p) + (__float_as_uint(shifted) << 23));
 }
 
@@ -109,7 +109,7 @@ __device__ __forceinline__ float log1p_of(float x) {
 }
 
 // Sums over classes of exp(beta * x), the maximum left out, and of exp(beta * x) * t by the
-// temperatures of the grid.
+// temperatures of the grid. What is fused is said, so that it is the same however numbers are read.
 struct Powers {
     float sum[POWERS] = {}, slope[POWERS] = {};
 
@@ -119,8 +119,8 @@ struct Powers {
 #pragma unroll
         for (int k = 0; k < POWERS; k++) {
             float power = k & 1 ? cube : square;
-            sum[k] += power;
-            slope[k] += power * t;
+            sum[k] = __fadd_rn(sum[k], power);
+            slope[k] = __fmaf_rn(power, t, slope[k]);
             if (k & 1) cube *= cube; else square *= square;
         }
     }
