@@ -21,10 +21,11 @@ ONE_BY_ONE, BY_WORDS, BY_VECTORS = range(3)
 
 def profile(device: Device, predictions: Any, kind: Kind, predicted: Any, profile: Any) -> None:
     """Keep of each row what its loss at other temperatures is made from; see the contract."""
-    n, c = predictions.shape
+    values = device.predictions(predictions)
+    n, c = values.shape
     if n == 0:
         return
-    values, firsts, kept = device.put(predictions), device.put(predicted), device.room(profile)
+    firsts, kept = device.put(predicted), device.room(profile)
     builds = definitions(np.dtype(values.dtype), kind)
     rows = [values, firsts, np.int64(n), np.int32(c)]
     if c <= VECTORS_UP_TO:
