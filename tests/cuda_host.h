@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <cfenv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -349,6 +350,21 @@ inline long long __double_as_longlong(double x) { return host::from_bits<long lo
 inline double __longlong_as_double(long long x) { return host::from_bits<double>(host::as_bits(x)); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; }
+template <int MODE>  // of rounding
+float fma_rounded(float a, float b, float c) {
+    volatile float x = a, y = b, z = c;
+    int before = std::fegetround();
+    std::fesetround(MODE);
+    volatile float sum = std::fma(float(x), float(y), float(z));
+    std::fesetround(before);
+    return sum;
+}
+inline float __fmaf_rd(float a, float b, float c) { return fma_rounded<FE_DOWNWARD>(a, b, c); }
+inline float __fmaf_ru(float a, float b, float c) { return fma_rounded<FE_UPWARD>(a, b, c); }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline float fminf(float a, float b) { return std::fmin(a, b); }
+inline float fmaxf(float a, float b) { return std::fmax(a, b); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float a) { return 1.0f / a; }
 inline int __float2int_rn(float x) { return int(std::nearbyint(x)); }

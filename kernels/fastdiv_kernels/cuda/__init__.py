@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from fastdiv_kernels.cuda.batch import Batch
+from fastdiv_kernels.cuda.classes import tally_classes
 from fastdiv_kernels.cuda.device import Device
+from fastdiv_kernels.cuda.distributions import distributions
+from fastdiv_kernels.cuda.dynamics import dynamics
 from fastdiv_kernels.cuda.profile import profile
+from fastdiv_kernels.cuda.tally import tally
 from fastdiv_kernels.cuda.temper import temper
 from fastdiv_kernels.cuda.temperatures import tally_temperatures
 from fastdiv_kernels.cuda.transitions import transitions
@@ -87,9 +91,25 @@ class CudaBackend:
         """Tell each row's log-partition function at a temperature; see the contract."""
         temper(self.device, *arguments)
 
+    def tally(self, *arguments: Any) -> None:
+        """Add the stored scores of one epoch to its totals; see the contract."""
+        tally(self.device, *arguments)
+
+    def tally_classes(self, *arguments: Any) -> None:
+        """Add the stored scores of one epoch to its totals by class; see the contract."""
+        tally_classes(self.device, *arguments)
+
+    def distributions(self, *arguments: Any) -> None:
+        """Add the stored scores of one epoch to its distributions; see the contract."""
+        distributions(self.device, *arguments)
+
     def transitions(self, *arguments: Any) -> None:
         """Add the same samples in two epochs to the cells of their table; see the contract."""
         transitions(self.device, *arguments)
+
+    def dynamics(self, *arguments: Any) -> None:
+        """Carry each sample's history on by one epoch; see the contract."""
+        dynamics(self.device, *arguments)
 
 
 def why_not() -> str | None:

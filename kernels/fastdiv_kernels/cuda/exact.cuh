@@ -1,7 +1,4 @@
 // Exact sums on the device, by integers alone, so that no order changes a bit; see `exact.py`.
-//
-// A thread keeps each sum in fixed point, which nearly all numbers fit into: multiples of 2**-32
-// and, of what is left, of 2**-64. Numbers that do not fit go to the limbs at once, by atomics.
 #include "common.cuh"
 
 constexpr int LIMBS_32 = 12, LIMBS_64 = 70;
@@ -40,47 +37,32 @@ __device__ __noinline__ void add_to_limbs(int64* limbs, T x, int sign) {
     if (high >> 32) add_to(limbs + limb + 2, sign * static_cast<int64>(high >> 32));
 }
 
-// A sum in fixed point, of a thread: fewer than 2**20 numbers.
-struct Window {
-    int64 coarse = 0, fine = 0;  // multiples of 2**-32 and of 2**-64
+// Adds x * 2**-grid to limbs of sums of T.
+template <class T>
+__device__ __noinline__ void add_fixed(int64* limbs, int64 x, int grid) {
+    if (!x) return;
+    int position = -grid - Exact<T>::ORIGIN;
+    int limb = position >> 5, shift = position & 31;
+    int64 low = static_cast<int64>(static_cast<uint64>(x & 0xFFFFFFFF) << shift);
+    int64 high = (x >> 32) * (1ll << shift);
+    add_to(limbs + limb, low & 0xFFFFFFFF);
+    add_to(limbs + limb + 1, (low >> 32) + (high & 0xFFFFFFFF));
+    if (high >> 32) add_to(limbs + limb + 2, high >> 32);
+}
 
-    // Adds sign * x, finite, or to the limbs what does not fit.
-    template <class T>
-    __device__ __forceinline__ void add(int64* limbs, T x, int sign) {
-        T scaled = x * static_cast<T>(4294967296.0);
-        bool fits = fabs(x) < static_cast<T>(1024);
-        int64 whole = fits ? static_cast<int64>(scaled) : 0;
-        T rest = (scaled - static_cast<T>(whole)) * static_cast<T>(4294967296.0);
-        int64 part = fits ? static_cast<int64>(rest) : 0;
-        if (fits && static_cast<T>(part) == rest) {
-            coarse += sign < 0 ? -whole : whole;
-            fine += sign < 0 ? -part : part;
-        } else {
-            add_to_limbs(limbs, x, sign);
-        }
-    }
-
-    // Adds what all threads of a warp have to the limbs; all of them must be here.
-    template <class T>
-    __device__ __forceinline__ void settle(int64* limbs) {
-        constexpr int AT = (-32 - Exact<T>::ORIGIN) / 32;  // of multiples of 2**-32
-        for (int by = 16; by; by /= 2) {
-            coarse += __shfl_xor_sync(WHOLE_WARP, coarse, by);
-            fine += __shfl_xor_sync(WHOLE_WARP, fine, by);
-        }
-        if (threadIdx.x % 32 == 0) {
-            if (fine) {
-                add_to(limbs + AT - 1, fine & 0xFFFFFFFF);
-                add_to(limbs + AT, fine >> 32);
-            }
-            if (coarse) {
-                add_to(limbs + AT, coarse & 0xFFFFFFFF);
-                add_to(limbs + AT + 1, coarse >> 32);
-            }
-        }
-        coarse = fine = 0;
-    }
-};
+// Sums over the warp, all of whose threads must be here.
+__device__ __forceinline__ int64 over_warp(int x) {
+    int low = __reduce_add_sync(WHOLE_WARP, x & 0xFFFF);
+    return static_cast<int64>(__reduce_add_sync(WHOLE_WARP, x >> 16)) * 65536 + low;
+}
+__device__ __forceinline__ int64 over_warp(uint32 x) {
+    uint32 low = __reduce_add_sync(WHOLE_WARP, x & 0xFFFF);
+    return (static_cast<int64>(__reduce_add_sync(WHOLE_WARP, x >> 16)) << 16) + low;
+}
+__device__ __forceinline__ int64 over_warp(int64 x) {
+    for (int by = 16; by; by /= 2) x += __shfl_xor_sync(WHOLE_WARP, x, by);
+    return x;
+}
 
 // Sums a count over the warp and adds it to a place; all threads of the warp must be here.
 __device__ __forceinline__ void add_counts(int64* place, int count) {

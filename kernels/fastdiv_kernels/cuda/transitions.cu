@@ -1,67 +1,146 @@
 // Transitions between two epochs; see the contract.
-#include "exact.cuh"
+#include "parts.cuh"
+#include "rows.cuh"
 
-constexpr int CELLS = 5, COUNTS = 10;
+constexpr int THREADS = 256, SPAN = SETTLED / FOUR;  // fours of rows
+constexpr int CELLS = 5, COUNTS = 10, COUNTED = 5;
 constexpr int INFINITE = 5, INVALID = 6, RELABELLED = 7, ONLY_FROM = 8, ONLY_TO = 9;
-constexpr int WW_SAME = 3, WW_CHANGED = 4, NOWHERE = -1;
+constexpr int RR = 0, RW = 1, WR = 2, WW_SAME = 3, WW_CHANGED = 4;
 constexpr int LIMBS = Exact<loss_t>::LIMBS;
-constexpr int SETTLED = 1 << 18;  // rows of a thread, whose sums are in fixed point so long
+constexpr int CELL_BITS = 12;  // of a count of rows in a cell, of which 5 are in 64 bits
 
-extern "C" __global__ void __launch_bounds__(256) transitions(
+using Losses = Sum<loss_t, 1, sizeof(loss_t) == 4 ? 4 : 3>;
+
+extern "C" __global__ void __launch_bounds__(256, 3) transitions(
     const loss_t* __restrict__ loss_from, const int* __restrict__ predicted_from,
     const int* __restrict__ labels_from, const uint8* __restrict__ flags_from,
     const loss_t* __restrict__ loss_to, const int* __restrict__ predicted_to,
     const int* __restrict__ labels_to, const uint8* __restrict__ flags_to,
     int64 n, int64* counts, int64* sums) {
     __shared__ int64 limbs[CELLS * LIMBS], found[COUNTS];
-    for (int i = threadIdx.x; i < CELLS * LIMBS; i += blockDim.x) limbs[i] = 0;
-    for (int i = threadIdx.x; i < COUNTS; i += blockDim.x) found[i] = 0;
+    __shared__ Losses::word far_words[CELLS * Losses::FAR * THREADS];
+    int me = threadIdx.x;
+    for (int i = me; i < CELLS * LIMBS; i += THREADS) limbs[i] = 0;
+    for (int i = me; i < COUNTS; i += THREADS) found[i] = 0;
+    Losses::word* far = far_words + me;
+    for (int k = 0; k < CELLS * Losses::FAR; k++) far[k * THREADS] = 0;
     __syncthreads();
-    int64 step = static_cast<int64>(gridDim.x) * blockDim.x;
-    int64 first = static_cast<int64>(blockIdx.x) * blockDim.x + threadIdx.x;
-    Window windows[CELLS];
-    int count[COUNTS] = {};
-    int since = 0;
-    // All threads of a warp go round as often as one of them.
-    for (int64 at = first - threadIdx.x % 32; at < n; at += step) {
-        int64 i = at + threadIdx.x % 32;
-        uint32 before = 0, after = 0;
-        if (i < n) { before = flags_from[i]; after = flags_to[i]; }
-        bool was = before & PRESENT, is = after & PRESENT;
-        count[ONLY_FROM] += was && !is;
-        count[ONLY_TO] += is && !was;
-        if (was && is) {
-            bool invalid = (before | after) & REASON;
-            bool other = labels_from[i] != labels_to[i];
-            count[INVALID] += invalid;
-            count[RELABELLED] += !invalid && other;
-            if (!invalid && !other) {
-                bool right = before & CORRECT, right_after = after & CORRECT;
-                int changed = predicted_from[i] == predicted_to[i] ? WW_SAME : WW_CHANGED;
-                int cell = right ? (right_after ? 0 : 1) : right_after ? 2 : changed;
-                loss_t x = loss_from[i], y = loss_to[i];
-                bool finite = isfinite(x) && isfinite(y);
-                count[INFINITE] += !finite;
+
+    Losses::word near[CELLS][Losses::NEAR] = {};
+    uint32 counted[COUNTED] = {};  // by bytes, from INFINITE on
+    uint64 in_cells = 0;
+    auto settle = [&] {
 #pragma unroll
-                for (int k = 0; k < CELLS; k++) {
-                    count[k] += cell == k;
-                    if (cell == k && finite) {
-                        windows[k].add(limbs + k * LIMBS, y, 1);
-                        windows[k].add(limbs + k * LIMBS, x, -1);
-                    }
+        for (int k = 0; k < CELLS; k++) {
+            Losses::settle(limbs + k * LIMBS, near[k]);
+            Losses::settle_far(limbs + k * LIMBS, far + k * Losses::FAR * THREADS);
+            int rows = in_cells >> k * CELL_BITS & ((1 << CELL_BITS) - 1);
+            add_counts(found + k, rows);
+        }
+#pragma unroll
+        for (int k = 0; k < COUNTED; k++) {
+            add_counts(found + INFINITE + k, bytes_of(counted[k]));
+            counted[k] = 0;
+        }
+        in_cells = 0;
+    };
+
+    int before = rows_before(labels_from);
+    bool aligned = is_aligned(loss_from, before) && is_aligned(predicted_from, before) &&
+                   is_aligned(labels_from, before) && is_aligned(flags_from, before) &&
+                   is_aligned(loss_to, before) && is_aligned(predicted_to, before) &&
+                   is_aligned(labels_to, before) && is_aligned(flags_to, before);
+    int64 fours = (n + before + FOUR - 1) / FOUR, step = static_cast<int64>(gridDim.x) * THREADS;
+    int since = 0;
+    for (int64 first = static_cast<int64>(blockIdx.x) * THREADS; first < fours; first += step) {
+        int64 row = (first + me) * FOUR - before;
+        uint32 was, is;
+        Four<loss_t> x, y;
+        Four<int> predicted, then, label, label_then;
+        if (aligned && row >= 0 && row + FOUR <= n) {
+            read(was, flags_from + row);
+            read(is, flags_to + row);
+            read(label, labels_from + row);
+            read(label_then, labels_to + row);
+            read(predicted, predicted_from + row);
+            read(then, predicted_to + row);
+            read(x, loss_from + row);
+            read(y, loss_to + row);
+        } else {
+            read_some(was, flags_from, row, n);
+            read_some(is, flags_to, row, n);
+            read_some(label, labels_from, row, n);
+            read_some(label_then, labels_to, row, n);
+            read_some(predicted, predicted_from, row, n);
+            read_some(then, predicted_to, row, n);
+            read_some(x, loss_from, row, n);
+            read_some(y, loss_to, row, n);
+        }
+        uint32 there = present_of(was), here = present_of(is), invalid = invalid_of(was | is);
+        uint32 valid = there & here & ~invalid;
+        counted[ONLY_FROM - INFINITE] += there & ~here;
+        counted[ONLY_TO - INFINITE] += here & ~there;
+        counted[INVALID - INFINITE] += there & here & invalid;
+        int cell[FOUR];
+        uint32 other = 0;
+        bool usual = true;
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            bool same = label.at[i] == label_then.at[i];
+            other |= same ? 0u : 1u << 8 * i;
+            bool taken = same && has(valid, i), right = has(was >> 5, i);
+            int changed = predicted.at[i] == then.at[i] ? WW_SAME : WW_CHANGED;
+            cell[i] = has(is >> 5, i) ? (right ? RR : WR) : right ? RW : changed;
+            in_cells += taken ? 1ull << cell[i] * CELL_BITS : 0ull;
+            x.at[i] = taken ? x.at[i] : 0;
+            y.at[i] = taken ? y.at[i] : 0;
+            usual = usual && fabs(x.at[i]) <= USUAL && fabs(y.at[i]) <= USUAL;
+        }
+        counted[RELABELLED - INFINITE] += valid & other;
+        if (!usual) {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) {
+                if (!isfinite(x.at[i]) || !isfinite(y.at[i])) {
+                    counted[0] += 1u << 8 * i;
+                    x.at[i] = y.at[i] = 0;
+                    continue;
                 }
+                auto* large = far + cell[i] * Losses::FAR * THREADS;
+                int64* to = limbs + cell[i] * LIMBS;
+                if (fabs(x.at[i]) > USUAL) x.at[i] = Losses::add_large(large, to, x.at[i], -1);
+                if (fabs(y.at[i]) > USUAL) y.at[i] = Losses::add_large(large, to, y.at[i], 1);
             }
         }
-        if (++since == SETTLED) {
+        bool left = false;
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            Losses::word minus[Losses::NEAR], plus[Losses::NEAR];
+            Losses::split(x.at[i], minus);
+            Losses::split(y.at[i], plus);
+#pragma unroll
+            for (int k = 0; k < CELLS; k++)
+#pragma unroll
+                for (int j = 0; j < Losses::NEAR; j++)
+                    if (cell[i] == k) near[k][j] += plus[j] - minus[j];
+            left = left || x.at[i] != 0 || y.at[i] != 0;
+        }
+        if (left) {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) {
+                auto* small = far + cell[i] * Losses::FAR * THREADS;
+                int64* to = limbs + cell[i] * LIMBS;
+                if (x.at[i] != 0) Losses::add_far(small, to, x.at[i], -1);
+                if (y.at[i] != 0) Losses::add_far(small, to, y.at[i], 1);
+            }
+        }
+        if (++since == SPAN || first + step >= fours) {
             since = 0;
-            for (int k = 0; k < CELLS; k++) windows[k].settle<loss_t>(limbs + k * LIMBS);
+            settle();
         }
     }
-    for (int k = 0; k < CELLS; k++) windows[k].settle<loss_t>(limbs + k * LIMBS);
-    for (int k = 0; k < COUNTS; k++) add_counts(found + k, count[k]);
     __syncthreads();
-    for (int i = threadIdx.x; i < CELLS * LIMBS; i += blockDim.x)
+    for (int i = me; i < CELLS * LIMBS; i += THREADS)
         if (limbs[i]) add_to(sums + i, limbs[i]);
-    for (int i = threadIdx.x; i < COUNTS; i += blockDim.x)
+    for (int i = me; i < COUNTS; i += THREADS)
         if (found[i]) add_to(counts + i, found[i]);
 }

@@ -9,7 +9,8 @@ import numpy as np
 from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
 
 THREADS = 256
-BLOCKS = 8  # of a multiprocessor
+BLOCKS = 3  # of a multiprocessor
+ROWS = 16  # of a thread, before there are more blocks
 
 
 def transitions(
@@ -29,7 +30,7 @@ def transitions(
     sums = device.zeros(delta_sums.shape, np.int64)
     device.launch(
         "transitions", (loss_type(columns[0]),), "transitions",
-        blocks_for(n, THREADS, BLOCKS * device.multiprocessors), THREADS,
+        blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
         [*columns, np.int64(n), found, sums],
     )  # fmt: skip
     device.add(found, counts)

@@ -1,0 +1,197 @@
+// How confidence, loss and margin are distributed; see the contract.
+#include "bins.cuh"
+#include "rows.cuh"
+
+constexpr int THREADS = 256, SPAN = SETTLED / FOUR;  // fours of rows
+constexpr int LIMBS = Exact<loss_t>::LIMBS;
+constexpr int CONFIDENCES = 50, LOSSES = 82, MARGINS = 82;
+constexpr int LOWEST_OCTAVE = -14;
+constexpr float LEAST = 6.103515625e-05f;  // where the second bin of losses begins
+constexpr float LAST_LOSS = 64;            // where the last one does
+// In a bin of losses, a quarter of an octave, the upper bits are the same, and only the lower ones
+// are summed. Of a float32 they are one word, of a float64 several.
+constexpr int MANTISSA = Exact<loss_t>::MANTISSA, LOWER = MANTISSA - 2;
+constexpr int LOW_WORDS = sizeof(loss_t) == 4 ? 1 : 3, LOW_BITS = sizeof(loss_t) == 4 ? LOWER : 17;
+// Words of the table.
+constexpr int OF_CONFIDENCE = 0, OF_MARGIN = OF_CONFIDENCE + CONFIDENCES;
+constexpr int OF_LOSS = OF_MARGIN + MARGINS, OF_BIN = OF_LOSS + LOSSES;
+constexpr int OF_LOW = OF_BIN + BINS * BIN_WORDS, NOT_FINITE = OF_LOW + LOSSES * LOW_WORDS;
+constexpr int WORDS = NOT_FINITE + 1;
+
+using Small = Sum<loss_t, sizeof(loss_t) == 4 ? 2 : 1, sizeof(loss_t) == 4 ? 4 : 3>;
+constexpr float SMALL = 0.000244140625f;  // as much as part 2 takes of a float32
+
+__device__ __forceinline__ int confidence_bin(float p) {
+    float within = fmaxf(fminf(p, 0.99999994f), 0.0f);
+    return __float_as_int(__fmaf_rd(CONFIDENCES, within, ROUNDING)) - __float_as_int(ROUNDING);
+}
+__device__ __forceinline__ int margin_bin(float x) {
+    float within = fmaxf(fminf(x, 20.0f), -20.5f);
+    return __float_as_int(__fmaf_rd(2.0f, within, ROUNDING)) - __float_as_int(ROUNDING) + 41;
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) distributions(
+    const loss_t* __restrict__ loss, const float* __restrict__ confidence,
+    const float* __restrict__ margin, const uint8* __restrict__ flags, int64 n, int64* counts,
+    int64* confidences, int64* losses, int64* margins, int64* bins, int64* loss_sums,
+    int64* confidence_sums) {
+    DYNAMIC_SHARED(uint32, table);
+    __shared__ Small::word far_words[Small::FAR * THREADS];
+    int me = threadIdx.x, lane = lane_of();
+    for (int i = me; i < WORDS * LANES; i += THREADS) table[i] = 0;
+    Small::word* far = far_words + me;
+    for (int k = 0; k < Small::FAR; k++) far[k * THREADS] = 0;
+    __syncthreads();
+
+    Small::word small[Small::NEAR] = {};
+    uint32 counted = 0;  // by bytes
+    auto add_pair = [](int64* to, int apart, int64 rows) {  // wrong rows, and right ones
+        int64 right = rows >> 16, wrong = (rows & 0xFFFF) - right;
+        if (wrong) add_to(to, wrong);
+        if (right) add_to(to + apart, right);
+    };
+    auto settle = [&] {
+        Small::settle(loss_sums, small);
+        Small::settle_far(loss_sums, far);
+        add_counts(counts, bytes_of(counted));
+        counted = 0;
+        __syncthreads();
+        for (int w = me / LANES; w < WORDS; w += THREADS / LANES) {
+            bool signed_word = w >= OF_BIN && w < OF_LOW && (w - OF_BIN) % BIN_WORDS == 2;
+            int64 sum = signed_word ? taken<int>(table, w) : taken<uint32>(table, w);
+            if (lane != 0 || !sum) continue;
+            if (w < OF_MARGIN) {
+                add_pair(confidences + w, CONFIDENCES, sum);
+            } else if (w < OF_LOSS) {
+                add_pair(margins + w - OF_MARGIN, MARGINS, sum);
+            } else if (w < OF_BIN) {
+                int k = w - OF_LOSS;
+                add_pair(losses + k, LOSSES, sum);
+                if (k > 0 && k < LOSSES - 1) {  // their upper bits, 4 to 7 in units of the lower
+                    add_fixed<loss_t>(loss_sums + k * LIMBS, (sum & 0xFFFF) * (4 + (k - 1) % 4),
+                                      2 - LOWEST_OCTAVE - (k - 1) / 4);
+                }
+            } else if (w < OF_LOW) {
+                int b = (w - OF_BIN) / BIN_WORDS, which = (w - OF_BIN) % BIN_WORDS;
+                if (which == 0) {
+                    add_to(bins + 2 * b, sum & 0xFFFF);
+                    if (sum >> 16) add_to(bins + 2 * b + 1, sum >> 16);
+                } else {
+                    add_fixed<float>(
+                        confidence_sums + b * LIMBS_32, sum, which == 1 ? GRID_HIGH : GRID_LOW);
+                }
+            } else if (w < NOT_FINITE) {
+                int k = (w - OF_LOW) / LOW_WORDS, which = (w - OF_LOW) % LOW_WORDS;
+                add_fixed<loss_t>(loss_sums + k * LIMBS, sum,
+                                  MANTISSA - LOWEST_OCTAVE - (k - 1) / 4 - which * LOW_BITS);
+            } else {
+                add_to(counts + 1, sum);
+            }
+        }
+        __syncthreads();
+    };
+
+    int before = rows_before(confidence);
+    bool aligned = is_aligned(loss, before) && is_aligned(confidence, before) &&
+                   is_aligned(margin, before) && is_aligned(flags, before);
+    int64 fours = (n + before + FOUR - 1) / FOUR, step = static_cast<int64>(gridDim.x) * THREADS;
+    int since = 0;
+    for (int64 first = static_cast<int64>(blockIdx.x) * THREADS; first < fours; first += step) {
+        int64 row = (first + me) * FOUR - before;
+        uint32 own = 0;
+        Four<loss_t> x;
+        Four<float> p, m;
+        if (aligned && row >= 0 && row + FOUR <= n) {
+            read(own, flags + row);
+            read(x, loss + row);
+            read(p, confidence + row);
+            read(m, margin + row);
+        } else {
+            read_some(own, flags, row, n);
+            read_some(x, loss, row, n);
+            read_some(p, confidence, row, n);
+            read_some(m, margin, row, n);
+        }
+        uint32 valid = present_of(own) & ~invalid_of(own), right = own >> 5 & valid;
+        counted += valid;
+        uint32 of_loss[FOUR];
+        int bin[FOUR];
+        bool usual = true;
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            bool is = has(valid, i);
+            x.at[i] = is ? x.at[i] : 0;
+            p.at[i] = is ? p.at[i] : 0;
+            uint32 rows = row_of(is, has(right, i));
+            of_loss[i] = rows;
+            atomicAdd(table + (OF_CONFIDENCE + confidence_bin(p.at[i])) * LANES + lane, rows);
+            atomicAdd(table + (OF_MARGIN + margin_bin(m.at[i])) * LANES + lane, rows);
+            bin[i] = bin_of(p.at[i]);
+            usual = usual && x.at[i] >= -SMALL && x.at[i] < LAST_LOSS && is_summed(p.at[i]);
+        }
+        if (!usual) {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) {
+                if (!isfinite(x.at[i])) {
+                    atomicAdd(table + NOT_FINITE * LANES + lane, 1u);
+                    x.at[i] = 0;
+                    of_loss[i] = 0;
+                } else if (!(x.at[i] >= -SMALL && x.at[i] < LAST_LOSS)) {
+                    int k = x.at[i] < 0 ? 0 : LOSSES - 1;
+                    add_to_limbs(loss_sums + k * LIMBS, x.at[i], 1);
+                    atomicAdd(table + (OF_LOSS + k) * LANES + lane, of_loss[i]);
+                    x.at[i] = 0;
+                    of_loss[i] = 0;
+                }
+                if (!is_summed(p.at[i])) {
+                    if (isfinite(p.at[i]))
+                        add_to_limbs(confidence_sums + bin[i] * LIMBS_32, p.at[i], 1);
+                    p.at[i] = 0;
+                }
+            }
+        }
+        bool any_small = false;
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            add_to_bin(table + OF_BIN * LANES, bin[i], row_of(has(valid, i), has(right, i)),
+                       p.at[i]);
+            // Octaves are exponents, and quarters of one the two highest bits of the mantissa.
+            int64 bits = static_cast<int64>(Exact<loss_t>::bits(x.at[i]));
+            bool above = x.at[i] >= static_cast<loss_t>(LEAST);
+            int k = static_cast<int>(bits >> LOWER) -
+                    (4 * (Exact<loss_t>::HIGHEST / 2 + LOWEST_OCTAVE) - 1);
+            k = above ? k : 0;
+            uint32* place = table + lane;
+            atomicAdd(place + (OF_LOSS + k) * LANES, of_loss[i]);
+#pragma unroll
+            for (int w = 0; w < LOW_WORDS; w++) {
+                constexpr uint32 KEPT = (1u << LOW_BITS) - 1;
+                int64 lower = bits & ((1ll << LOWER) - 1);
+                uint32 word = static_cast<uint32>(lower >> w * LOW_BITS) & KEPT;
+                if (above) atomicAdd(place + (OF_LOW + k * LOW_WORDS + w) * LANES, word);
+            }
+            x.at[i] = above ? 0 : x.at[i];
+            any_small = any_small || x.at[i] != 0;
+        }
+        if (any_small) {
+            bool left = false;
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) {
+                Small::word parts[Small::NEAR];
+                Small::split(x.at[i], parts);
+#pragma unroll
+                for (int k = 0; k < Small::NEAR; k++) small[k] += parts[k];
+                left = left || x.at[i] != 0;
+            }
+            if (left) {
+#pragma unroll
+                for (int i = 0; i < FOUR; i++)
+                    if (x.at[i] != 0) Small::add_far(far, loss_sums, x.at[i], 1);
+            }
+        }
+        if (++since == SPAN || first + step >= fours) {
+            since = 0;
+            settle();
+        }
+    }
+}

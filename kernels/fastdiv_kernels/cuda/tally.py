@@ -1,0 +1,31 @@
+"""`tally` on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
+
+THREADS = 256
+BLOCKS = 3  # of a multiprocessor
+ROWS = 16  # of a thread, before there are more blocks
+
+
+def tally(
+    device: Device, loss: Any, confidence: Any, margin: Any, brier: Any, flags: Any, counts: Any,
+    bins: Any, loss_sums: Any, sums: Any,
+) -> None:  # fmt: skip
+    """Add the stored scores of one epoch to its totals; see the contract."""
+    columns = [device.put(x) for x in (loss, confidence, margin, brier, flags)]
+    n = len(columns[0])
+    totals = (counts, bins, loss_sums, sums)
+    found = [device.zeros(x.shape, np.int64) for x in totals]
+    device.launch(
+        "tally", (loss_type(columns[0]),), "tally",
+        blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
+        [*columns, np.int64(n), *found],
+    )  # fmt: skip
+    for room, array in zip(found, totals, strict=True):
+        device.add(room, array)
