@@ -88,6 +88,7 @@ inline int barrier_sum, barrier_found;
 inline dim3 grid, block;
 inline uint3 block_index;
 inline unsigned char* dynamic_shared;
+inline unsigned long long wide_atomics;  // additions to 64 bits, which are slow, so far
 inline const char* failed;
 inline void (*body)(void*);
 inline void* body_of;
@@ -328,7 +329,12 @@ T __reduce_min_sync(unsigned mask, T x) {
 }
 
 template <class T, class U>
-T atomicAdd(T* place, U x) { T before = *place; *place = T(before + T(x)); return before; }
+T atomicAdd(T* place, U x) {
+    host::wide_atomics += sizeof(T) == 8;
+    T before = *place;
+    *place = T(before + T(x));
+    return before;
+}
 template <class T, class U>
 T atomicMax(T* place, U x) { T before = *place; if (T(x) > before) *place = T(x); return before; }
 template <class T, class U>

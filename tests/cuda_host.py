@@ -34,7 +34,8 @@ def library(source, definitions):
         for name in sources.kernels(source)
     )
     order = 'extern "C" void set_order(unsigned which) { host::order = which; }'
-    whole = f'{HEADER.read_text()}\n#line 1 "{source}.cu"\n{text}\n{launchers}\n{order}\n'
+    count = 'extern "C" unsigned long long wide_atomics() { return host::wide_atomics; }'
+    whole = f'{HEADER.read_text()}\n#line 1 "{source}.cu"\n{text}\n{launchers}\n{order}\n{count}\n'
     defined = [f"-D{name}={value}" for name, value in definitions]
     key = hashlib.sha256(repr((whole, defined, FLAGS)).encode()).hexdigest()[:24]
     built.mkdir(exist_ok=True)
@@ -60,6 +61,7 @@ class HostDevice:
     def __init__(self, order=0):
         self.order = order
         self.launched = []  # (source, definitions, kernel, blocks, threads, shared)
+        self.wide_atomics = 0  # additions to 64 bits
 
     def describe(self):
         return "g++"
@@ -105,5 +107,8 @@ class HostDevice:
         given = (ctypes.c_void_p * len(kept))(*(x.__array_interface__["data"][0] for x in kept))
         function = getattr(code, f"launch_{kernel}")
         function.restype = ctypes.c_char_p
+        code.wide_atomics.restype = ctypes.c_ulonglong
+        before = code.wide_atomics()
         why = function(x, y, threads, ctypes.c_size_t(shared), given)
+        self.wide_atomics += code.wide_atomics() - before
         assert why is None, f"{source}.{kernel}: {why.decode()}"

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from fastdiv.backends import resolve
 from fastdiv_kernels import exact, reference
 from fastdiv_kernels.contract import (
     BINS,
@@ -142,8 +141,8 @@ def canonical(totals):
     return [exact.carry(a.copy()) if a.shape[-1] in limbs else a for a in totals]
 
 
-def assert_as_reference(run, s, c):
-    got, wanted = (canonical(run(kernels, s, c)) for kernels in (resolve("cpu"), reference))
+def assert_as_reference(backend, run, s, c):
+    got, wanted = (canonical(run(kernels, s, c)) for kernels in (backend, reference))
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -151,56 +150,56 @@ def assert_as_reference(run, s, c):
 @pytest.mark.parametrize("how", ["usual", "any", "edges"])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_totals_equal_the_reference_for_numbers_of_any_size(run, dtype, how):
+def test_totals_equal_the_reference_for_numbers_of_any_size(backend, run, dtype, how):
     for seed, c in enumerate(CLASSES):
         for all_valid in (True, False):
-            assert_as_reference(run, scores(1500, c, np.dtype(dtype), how, seed, all_valid), c)
+            assert_as_reference(backend, run, scores(1500, c, np.dtype(dtype), how, seed, all_valid), c)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_totals_equal_the_reference_for_any_number_of_rows(run, dtype):
+def test_totals_equal_the_reference_for_any_number_of_rows(backend, run, dtype):
     for n in SIZES:
-        assert_as_reference(run, scores(n, 10, np.dtype(dtype), "usual", n), 10)
+        assert_as_reference(backend, run, scores(n, 10, np.dtype(dtype), "usual", n), 10)
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_columns_may_be_any_part_of_an_array_and_read_only(run):
+def test_columns_may_be_any_part_of_an_array_and_read_only(backend, run):
     s = scores(300, 10, F4, "usual", 0)
     apart = {name: np.repeat(x, 2)[::2] for name, x in s.items()}
     for x in apart.values():
         x.flags.writeable = False
-    assert_as_reference(run, apart, 10)
+    assert_as_reference(backend, run, apart, 10)
 
 
-def test_more_rows_than_a_table_holds_are_added_in_parts():
+def test_more_rows_than_a_table_holds_are_added_in_parts(backend):
     s = scores(1 << 18, 3, F4, "usual", 0, all_valid=True)
     s["loss"][:] = 4095.9  # as much as a table takes of one row
     for run in (run_tally_classes, run_transitions, run_distributions):
-        assert_as_reference(run, s, 3)
+        assert_as_reference(backend, run, s, 3)
 
 
 @pytest.mark.parametrize("value", [2.0**-61, 1.0 - 2.0**-24, 255.99998, 2.0**19 - 0.03125, 3e38])
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_no_total_overflows_where_all_rows_have_one_key(run, value):
+def test_no_total_overflows_where_all_rows_have_one_key(backend, run, value):
     s = scores(2048, 2, F4, "usual", 0, all_valid=True)
     s["flags"][:] = PRESENT | CORRECT
     s["labels"][:] = s["predicted"][:] = 1
     s["loss"][:] = s["margin"][:] = s["brier"][:] = value
     s["confidence"][:] = min(value, 1.01)
-    assert_as_reference(run, s, 2)
+    assert_as_reference(backend, run, s, 2)
     s["loss"] = s["loss"].astype(np.float64) * (1 - 2.0**-53)  # all bits of the mantissa set
-    assert_as_reference(run, s, 2)
+    assert_as_reference(backend, run, s, 2)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_histories_equal_the_reference_after_any_number_of_rows(dtype):
+def test_histories_equal_the_reference_after_any_number_of_rows(backend, dtype):
     for n in SIZES:
         records = [np.zeros(n, DYNAMICS) for _ in range(2)]
         for epoch in range(4):
             s = scores(n, 2, np.dtype(dtype), "usual", epoch)
             columns = [s[name] for name in ("loss", "margin", "predicted", "labels", "flags")]
-            for kernels, r in zip((resolve("cpu"), reference), records, strict=True):
+            for kernels, r in zip((backend, reference), records, strict=True):
                 kernels.dynamics(epoch, *columns, r)
         for name in DYNAMICS.names:
             got, wanted = (r[name] for r in records)
@@ -208,23 +207,23 @@ def test_histories_equal_the_reference_after_any_number_of_rows(dtype):
             np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance / 1000)
 
 
-def test_histories_take_columns_that_are_any_part_of_an_array():
+def test_histories_take_columns_that_are_any_part_of_an_array(backend):
     s = scores(100, 3, F4, "usual", 0)
     columns = [s[name] for name in ("loss", "margin", "predicted", "labels", "flags")]
     usual, apart = (np.zeros(100, DYNAMICS) for _ in range(2))
-    resolve("cpu").dynamics(0, *columns, usual)
-    resolve("cpu").dynamics(0, *(np.repeat(x, 2)[::2] for x in columns), apart)
+    backend.dynamics(0, *columns, usual)
+    backend.dynamics(0, *(np.repeat(x, 2)[::2] for x in columns), apart)
     assert usual.tobytes() == apart.tobytes()
 
 
-def test_a_history_has_the_same_bits_wherever_its_row_stands():
+def test_a_history_has_the_same_bits_wherever_its_row_stands(backend):
     n = 1100
     whole, pieces = (np.zeros(n, DYNAMICS) for _ in range(2))
     for epoch in range(3):
         s = scores(n, 3, F4, "usual", epoch)
         columns = [s[name] for name in ("loss", "margin", "predicted", "labels", "flags")]
-        resolve("cpu").dynamics(epoch, *columns, whole)
+        backend.dynamics(epoch, *columns, whole)
         for a, b in ((0, 1), (1, 8), (8, 519), (519, n)):
-            resolve("cpu").dynamics(epoch, *(x[a:b] for x in columns), pieces[a:b])
+            backend.dynamics(epoch, *(x[a:b] for x in columns), pieces[a:b])
     assert whole.tobytes() == pieces.tobytes()
     assert whole["n_epochs"].max() == 3

@@ -19,18 +19,14 @@ constexpr float HIGHEST_SUMMED = 1.5f, LOWEST_SUMMED = 1.9073486328125e-06f;  //
 
 // Returns whether two words hold a confidence.
 __device__ __forceinline__ bool is_summed(float p) {
-    return p == 0 || (p >= LOWEST_SUMMED && p <= HIGHEST_SUMMED);
+    return (p == 0) | ((p >= LOWEST_SUMMED) & (p <= HIGHEST_SUMMED));
 }
 
 // Words of a bin in a table (words, LANES): rows, and right ones 16 bits above; two of confidence.
 constexpr int BIN_WORDS = 3;
 
-__device__ __forceinline__ uint32 row_of(bool valid, bool right) {
-    return valid ? (right ? 0x10001u : 1u) : 0u;
-}
-
-__device__ __forceinline__ void add_to_bin(uint32* table, int bin, uint32 rows, float p) {
-    uint32* place = table + bin * BIN_WORDS * LANES + lane_of();
+__device__ __forceinline__ void add_to_bin(uint32* column, int bin, uint32 rows, float p) {
+    uint32* place = column + bin * BIN_WORDS * LANES;
     atomicAdd(place, rows);
     atomicAdd(place + LANES, static_cast<uint32>(take(p, GRID_HIGH)));
     atomicAdd(place + 2 * LANES, static_cast<uint32>(take(p, GRID_LOW)));

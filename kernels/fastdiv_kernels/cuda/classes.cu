@@ -101,20 +101,21 @@ extern "C" __global__ void __launch_bounds__(512, 2) classes(
     int64 fours = (n + before + FOUR - 1) / FOUR, step = static_cast<int64>(gridDim.x) * THREADS;
     int since = 0;
     for (int64 first = static_cast<int64>(blockIdx.x) * THREADS; first < fours; first += step) {
-        int64 row = (first + me) * FOUR - before;
+        int64 row = first * FOUR - before;  // of the block
+        uint32 mine = me * FOUR;
         uint32 own;
         Four<loss_t> x;
         Four<int> label, said;
-        if (aligned && row >= 0 && row + FOUR <= n) {
-            read(own, flags + row);
-            read(label, labels + row);
-            read(x, loss + row);
-            read(said, predicted + row);
+        if (aligned && row >= 0 && row + THREADS * FOUR <= n) {
+            read(own, flags + row + mine);
+            read(label, labels + row + mine);
+            read(x, loss + row + mine);
+            read(said, predicted + row + mine);
         } else {
-            read_some(own, flags, row, n);
-            read_some(label, labels, row, n);
-            read_some(x, loss, row, n);
-            read_some(said, predicted, row, n);
+            read_some(own, flags, row + mine, n);
+            read_some(label, labels, row + mine, n);
+            read_some(x, loss, row + mine, n);
+            read_some(said, predicted, row + mine, n);
         }
         uint32 valid = present_of(own) & ~invalid_of(own), right = own >> 5 & valid;
         int same = __shfl_sync(WHOLE_WARP, label.at[0], 0);

@@ -97,37 +97,40 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
     int64 fours = (n + before + FOUR - 1) / FOUR, step = static_cast<int64>(gridDim.x) * THREADS;
     int since = 0;
     for (int64 first = static_cast<int64>(blockIdx.x) * THREADS; first < fours; first += step) {
-        int64 row = (first + me) * FOUR - before;
+        int64 row = first * FOUR - before;  // of the block
+        uint32 mine = me * FOUR;
         uint32 own = 0;
         Four<loss_t> x;
         Four<float> p, m;
-        if (aligned && row >= 0 && row + FOUR <= n) {
-            read(own, flags + row);
-            read(x, loss + row);
-            read(p, confidence + row);
-            read(m, margin + row);
+        if (aligned && row >= 0 && row + THREADS * FOUR <= n) {
+            read(own, flags + row + mine);
+            read(x, loss + row + mine);
+            read(p, confidence + row + mine);
+            read(m, margin + row + mine);
         } else {
-            read_some(own, flags, row, n);
-            read_some(x, loss, row, n);
-            read_some(p, confidence, row, n);
-            read_some(m, margin, row, n);
+            read_some(own, flags, row + mine, n);
+            read_some(x, loss, row + mine, n);
+            read_some(p, confidence, row + mine, n);
+            read_some(m, margin, row + mine, n);
         }
         uint32 valid = present_of(own) & ~invalid_of(own), right = own >> 5 & valid;
         counted += valid;
+        if (valid != EACH) {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++)
+                if (!has(valid, i)) x.at[i] = p.at[i] = m.at[i] = 0;
+        }
         uint32 of_loss[FOUR];
         int bin[FOUR];
         bool usual = true;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
-            bool is = has(valid, i);
-            x.at[i] = is ? x.at[i] : 0;
-            p.at[i] = is ? p.at[i] : 0;
-            uint32 rows = row_of(is, has(right, i));
+            uint32 rows = pair_of(valid, right, i);
             of_loss[i] = rows;
             atomicAdd(table + (OF_CONFIDENCE + confidence_bin(p.at[i])) * LANES + lane, rows);
             atomicAdd(table + (OF_MARGIN + margin_bin(m.at[i])) * LANES + lane, rows);
             bin[i] = bin_of(p.at[i]);
-            usual = usual && x.at[i] >= -SMALL && x.at[i] < LAST_LOSS && is_summed(p.at[i]);
+            usual &= (x.at[i] >= -SMALL) & (x.at[i] < LAST_LOSS) & is_summed(p.at[i]);
         }
         if (!usual) {
 #pragma unroll
@@ -153,8 +156,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
         bool any_small = false;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
-            add_to_bin(table + OF_BIN * LANES, bin[i], row_of(has(valid, i), has(right, i)),
-                       p.at[i]);
+            add_to_bin(table + OF_BIN * LANES + lane, bin[i], pair_of(valid, right, i), p.at[i]);
             // Octaves are exponents, and quarters of one the two highest bits of the mantissa.
             int64 bits = static_cast<int64>(Exact<loss_t>::bits(x.at[i]));
             bool above = x.at[i] >= static_cast<loss_t>(LEAST);
@@ -171,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
                 if (above) atomicAdd(place + (OF_LOW + k * LOW_WORDS + w) * LANES, word);
             }
             x.at[i] = above ? 0 : x.at[i];
-            any_small = any_small || x.at[i] != 0;
+            any_small |= x.at[i] != 0;
         }
         if (any_small) {
             bool left = false;
@@ -181,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
                 Small::split(x.at[i], parts);
 #pragma unroll
                 for (int k = 0; k < Small::NEAR; k++) small[k] += parts[k];
-                left = left || x.at[i] != 0;
+                left |= x.at[i] != 0;
             }
             if (left) {
 #pragma unroll

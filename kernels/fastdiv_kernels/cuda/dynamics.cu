@@ -34,7 +34,17 @@ extern "C" __global__ void __launch_bounds__(256) dynamics(
     int64 first = static_cast<int64>(blockIdx.x) * THREADS + threadIdx.x / LANES * LANES;
     for (; first < n; first += step) {
         int64 row = first + lane;
-        uint32 flag = row < n ? flags[row] : 0;
+        uint32 flag = 0;
+        loss_t its_loss = 0;
+        float its_margin = 0;
+        int said = 0, label = 0;
+        if (row < n) {
+            flag = flags[row];
+            its_loss = loss[row];
+            its_margin = margin[row];
+            said = predicted[row];
+            label = labels[row];
+        }
         bool valid = (flag & (PRESENT | REASON)) == PRESENT;
         if (!__any_sync(WHOLE_WARP, valid)) continue;
         int64* words = records + first * PIECES * 2;
@@ -61,19 +71,18 @@ extern "C" __global__ void __launch_bounds__(256) dynamics(
                         static_cast<int>(d.y), static_cast<int>(d.y >> 32)};
             bool right = flag & CORRECT;
             bool was_right = r.n_epochs > 0 && r.last_predicted == r.label;
-            r.last_loss = loss[row];
+            r.last_loss = its_loss;
             double p = exp(-r.last_loss), difference = __dadd_rn(p, -r.mean_p);
             r.n_epochs++;
             r.mean_p = __dadd_rn(r.mean_p, difference / r.n_epochs);
             r.m2_p = __dadd_rn(r.m2_p, __dmul_rn(difference, __dadd_rn(p, -r.mean_p)));
-            float x = margin[row];
-            r.n_margin += isfinite(x);
-            r.margin_sum = __dadd_rn(r.margin_sum, isfinite(x) ? x : 0.0);
+            r.n_margin += isfinite(its_margin);
+            r.margin_sum = __dadd_rn(r.margin_sum, isfinite(its_margin) ? its_margin : 0.0);
             r.forgetting += was_right && !right;
             if (right && r.n_right == 0) r.first_right = epoch;
             r.n_right += right;
-            r.last_predicted = predicted[row];
-            r.label = labels[row];
+            r.last_predicted = said;
+            r.label = label;
             own[place_of(lane, 0)] = {__double_as_longlong(r.mean_p), __double_as_longlong(r.m2_p)};
             own[place_of(lane, 1)] = {__double_as_longlong(r.margin_sum),
                                       __double_as_longlong(r.last_loss)};

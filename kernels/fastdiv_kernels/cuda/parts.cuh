@@ -78,6 +78,16 @@ struct Sum {
         return 0;
     }
 
+    // Adds near parts to words of the thread's own, of which the far ones follow. That is an atomic
+    // addition only because it is one instruction.
+    static __device__ __forceinline__ void add_near(word* own, const word (&parts)[NEAR]) {
+#pragma unroll
+        for (int k = 0; k < NEAR; k++) {
+            if constexpr (sizeof(word) == 4) atomicAdd(own + k * blockDim.x, parts[k]);
+            else own[k * blockDim.x] += parts[k];
+        }
+    }
+
     static __device__ __forceinline__ void add_part(int64* limbs, word part, int k) {
         if (!__any_sync(WHOLE_WARP, part != 0)) return;
         int64 sum, above = 0;
@@ -102,9 +112,17 @@ struct Sum {
         }
     }
     static __device__ __forceinline__ void settle_far(int64* limbs, word* far) {
-        for (int k = 0; k < FAR; k++) {
-            word part = far[k * blockDim.x];
-            far[k * blockDim.x] = 0;
+        settle_words(limbs, far, 0, FAR);
+    }
+    static __device__ __forceinline__ void settle_all(int64* limbs, word* own) {
+        settle_words(limbs, own + NEAR * blockDim.x, -NEAR, FAR);
+    }
+    static __device__ __forceinline__ void settle_words(
+        int64* limbs, word* far, int first, int last) {
+        for (int k = first; k < last; k++) {
+            word* own = far + k * static_cast<int>(blockDim.x);
+            word part = *own;
+            *own = 0;
             add_part(limbs, part, k == FAR - 1 ? 0 : TO + k);
         }
     }

@@ -58,6 +58,17 @@ __device__ __forceinline__ uint32 invalid_of(uint32 flags) {
 }
 __device__ __forceinline__ bool has(uint32 ones, int i) { return ones >> 8 * i & 1; }
 
+// Returns a one if row i is in the first word, and one more 16 bits above if it is in the second.
+__device__ __forceinline__ uint32 pair_of(uint32 ones, uint32 others, int i) {
+#if defined(__CUDA_ARCH__)
+    uint32 pair;  // bytes of one word and the other, and of what copies of their signs fill
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(pair) : "r"(ones), "r"(others), "r"(0x8480 + 0x1111 * i));
+    return pair;
+#else
+    return (ones >> 8 * i & 1) | (others >> 8 * i & 1) << 16;
+#endif
+}
+
 // Sums the four bytes of a word.
 __device__ __forceinline__ int bytes_of(uint32 word) {
     word = (word & 0x00FF00FF) + (word >> 8 & 0x00FF00FF);

@@ -79,22 +79,23 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
     int64 fours = (n + before + FOUR - 1) / FOUR, step = static_cast<int64>(gridDim.x) * THREADS;
     int since = 0;
     for (int64 first = static_cast<int64>(blockIdx.x) * THREADS; first < fours; first += step) {
-        int64 row = (first + me) * FOUR - before;
+        int64 row = first * FOUR - before;  // of the block
+        uint32 mine = me * FOUR;
         uint32 own = 0;
         Four<loss_t> x;
         Four<float> p, m, s;
-        if (aligned && row >= 0 && row + FOUR <= n) {
-            read(own, flags + row);
-            read(x, loss + row);
-            read(p, confidence + row);
-            read(m, margin + row);
-            read(s, brier + row);
+        if (aligned && row >= 0 && row + THREADS * FOUR <= n) {
+            read(own, flags + row + mine);
+            read(x, loss + row + mine);
+            read(p, confidence + row + mine);
+            read(m, margin + row + mine);
+            read(s, brier + row + mine);
         } else {
-            read_some(own, flags, row, n);
-            read_some(x, loss, row, n);
-            read_some(p, confidence, row, n);
-            read_some(m, margin, row, n);
-            read_some(s, brier, row, n);
+            read_some(own, flags, row + mine, n);
+            read_some(x, loss, row + mine, n);
+            read_some(p, confidence, row + mine, n);
+            read_some(m, margin, row + mine, n);
+            read_some(s, brier, row + mine, n);
         }
         uint32 present = present_of(own), valid = present & ~invalid_of(own);
         if (present != valid) {
@@ -106,18 +107,18 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
 #pragma unroll
         for (int k = 1; k < COUNTED; k++) counted[k] += own >> (k + 2) & valid;
         uint32 right = own >> 5 & valid;
+        if (valid != EACH) {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++)
+                if (!has(valid, i)) x.at[i] = p.at[i] = m.at[i] = s.at[i] = 0;
+        }
         int bin[FOUR];
         bool usual = true;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
-            bool is = has(valid, i);
-            x.at[i] = is ? x.at[i] : 0;
-            p.at[i] = is ? p.at[i] : 0;
-            m.at[i] = is ? m.at[i] : 0;
-            s.at[i] = is ? s.at[i] : 0;
             bin[i] = bin_of(p.at[i]);
-            usual = usual && fabs(x.at[i]) <= USUAL && fabs(m.at[i]) <= USUAL;
-            usual = usual && fabs(s.at[i]) <= USUAL && is_summed(p.at[i]);
+            usual &= (fabs(x.at[i]) <= USUAL) & (fabs(m.at[i]) <= USUAL);
+            usual &= (fabs(s.at[i]) <= USUAL) & is_summed(p.at[i]);
         }
         if (!usual) {
 #pragma unroll
@@ -150,7 +151,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
         bool left = false;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
-            add_to_bin(table, bin[i], row_of(has(valid, i), has(right, i)), p.at[i]);
+            add_to_bin(table + lane, bin[i], pair_of(valid, right, i), p.at[i]);
             Losses::word parts[Losses::NEAR];
             int of_margin[Margins::NEAR], of_brier[Briers::NEAR];
             Losses::split(x.at[i], parts);
@@ -166,7 +167,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
             for (int k = 0; k < Margins::NEAR; k++) margins[k] += of_margin[k];
 #pragma unroll
             for (int k = 0; k < Briers::NEAR; k++) briers[k] += of_brier[k];
-            left = left || x.at[i] != 0 || m.at[i] != 0 || s.at[i] != 0;
+            left |= (x.at[i] != 0) | (m.at[i] != 0) | (s.at[i] != 0);
         }
         if (left) {
 #pragma unroll

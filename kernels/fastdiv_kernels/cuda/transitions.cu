@@ -2,7 +2,7 @@
 #include "parts.cuh"
 #include "rows.cuh"
 
-constexpr int THREADS = 256, SPAN = SETTLED / FOUR;  // fours of rows
+constexpr int THREADS = 128, SPAN = SETTLED / FOUR;  // fours of rows
 constexpr int CELLS = 5, COUNTS = 10, COUNTED = 5;
 constexpr int INFINITE = 5, INVALID = 6, RELABELLED = 7, ONLY_FROM = 8, ONLY_TO = 9;
 constexpr int RR = 0, RW = 1, WR = 2, WW_SAME = 3, WW_CHANGED = 4;
@@ -10,30 +10,29 @@ constexpr int LIMBS = Exact<loss_t>::LIMBS;
 constexpr int CELL_BITS = 12;  // of a count of rows in a cell, of which 5 are in 64 bits
 
 using Losses = Sum<loss_t, 1, sizeof(loss_t) == 4 ? 4 : 3>;
+constexpr int OWN = Losses::NEAR + Losses::FAR;  // words of a thread for each cell
 
-extern "C" __global__ void __launch_bounds__(256, 3) transitions(
+extern "C" __global__ void __launch_bounds__(128, 8) transitions(
     const loss_t* __restrict__ loss_from, const int* __restrict__ predicted_from,
     const int* __restrict__ labels_from, const uint8* __restrict__ flags_from,
     const loss_t* __restrict__ loss_to, const int* __restrict__ predicted_to,
     const int* __restrict__ labels_to, const uint8* __restrict__ flags_to,
     int64 n, int64* counts, int64* sums) {
     __shared__ int64 limbs[CELLS * LIMBS], found[COUNTS];
-    __shared__ Losses::word far_words[CELLS * Losses::FAR * THREADS];
+    __shared__ Losses::word words[CELLS * OWN * THREADS];
     int me = threadIdx.x;
     for (int i = me; i < CELLS * LIMBS; i += THREADS) limbs[i] = 0;
     for (int i = me; i < COUNTS; i += THREADS) found[i] = 0;
-    Losses::word* far = far_words + me;
-    for (int k = 0; k < CELLS * Losses::FAR; k++) far[k * THREADS] = 0;
+    Losses::word* own = words + me;
+    for (int k = 0; k < CELLS * OWN; k++) own[k * THREADS] = 0;
     __syncthreads();
 
-    Losses::word near[CELLS][Losses::NEAR] = {};
     uint32 counted[COUNTED] = {};  // by bytes, from INFINITE on
     uint64 in_cells = 0;
     auto settle = [&] {
 #pragma unroll
         for (int k = 0; k < CELLS; k++) {
-            Losses::settle(limbs + k * LIMBS, near[k]);
-            Losses::settle_far(limbs + k * LIMBS, far + k * Losses::FAR * THREADS);
+            Losses::settle_all(limbs + k * LIMBS, own + k * OWN * THREADS);
             int rows = in_cells >> k * CELL_BITS & ((1 << CELL_BITS) - 1);
             add_counts(found + k, rows);
         }
@@ -53,28 +52,29 @@ extern "C" __global__ void __launch_bounds__(256, 3) transitions(
     int64 fours = (n + before + FOUR - 1) / FOUR, step = static_cast<int64>(gridDim.x) * THREADS;
     int since = 0;
     for (int64 first = static_cast<int64>(blockIdx.x) * THREADS; first < fours; first += step) {
-        int64 row = (first + me) * FOUR - before;
+        int64 row = first * FOUR - before;  // of the block
+        uint32 mine = me * FOUR;
         uint32 was, is;
         Four<loss_t> x, y;
         Four<int> predicted, then, label, label_then;
-        if (aligned && row >= 0 && row + FOUR <= n) {
-            read(was, flags_from + row);
-            read(is, flags_to + row);
-            read(label, labels_from + row);
-            read(label_then, labels_to + row);
-            read(predicted, predicted_from + row);
-            read(then, predicted_to + row);
-            read(x, loss_from + row);
-            read(y, loss_to + row);
+        if (aligned && row >= 0 && row + THREADS * FOUR <= n) {
+            read(was, flags_from + row + mine);
+            read(is, flags_to + row + mine);
+            read(label, labels_from + row + mine);
+            read(label_then, labels_to + row + mine);
+            read(predicted, predicted_from + row + mine);
+            read(then, predicted_to + row + mine);
+            read(x, loss_from + row + mine);
+            read(y, loss_to + row + mine);
         } else {
-            read_some(was, flags_from, row, n);
-            read_some(is, flags_to, row, n);
-            read_some(label, labels_from, row, n);
-            read_some(label_then, labels_to, row, n);
-            read_some(predicted, predicted_from, row, n);
-            read_some(then, predicted_to, row, n);
-            read_some(x, loss_from, row, n);
-            read_some(y, loss_to, row, n);
+            read_some(was, flags_from, row + mine, n);
+            read_some(is, flags_to, row + mine, n);
+            read_some(label, labels_from, row + mine, n);
+            read_some(label_then, labels_to, row + mine, n);
+            read_some(predicted, predicted_from, row + mine, n);
+            read_some(then, predicted_to, row + mine, n);
+            read_some(x, loss_from, row + mine, n);
+            read_some(y, loss_to, row + mine, n);
         }
         uint32 there = present_of(was), here = present_of(is), invalid = invalid_of(was | is);
         uint32 valid = there & here & ~invalid;
@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) transitions(
             in_cells += taken ? 1ull << cell[i] * CELL_BITS : 0ull;
             x.at[i] = taken ? x.at[i] : 0;
             y.at[i] = taken ? y.at[i] : 0;
-            usual = usual && fabs(x.at[i]) <= USUAL && fabs(y.at[i]) <= USUAL;
+            usual &= (fabs(x.at[i]) <= USUAL) & (fabs(y.at[i]) <= USUAL);
         }
         counted[RELABELLED - INFINITE] += valid & other;
         if (!usual) {
@@ -105,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) transitions(
                     x.at[i] = y.at[i] = 0;
                     continue;
                 }
-                auto* large = far + cell[i] * Losses::FAR * THREADS;
+                auto* large = own + (cell[i] * OWN + Losses::NEAR) * THREADS;
                 int64* to = limbs + cell[i] * LIMBS;
                 if (fabs(x.at[i]) > USUAL) x.at[i] = Losses::add_large(large, to, x.at[i], -1);
                 if (fabs(y.at[i]) > USUAL) y.at[i] = Losses::add_large(large, to, y.at[i], 1);
@@ -118,16 +118,14 @@ extern "C" __global__ void __launch_bounds__(256, 3) transitions(
             Losses::split(x.at[i], minus);
             Losses::split(y.at[i], plus);
 #pragma unroll
-            for (int k = 0; k < CELLS; k++)
-#pragma unroll
-                for (int j = 0; j < Losses::NEAR; j++)
-                    if (cell[i] == k) near[k][j] += plus[j] - minus[j];
-            left = left || x.at[i] != 0 || y.at[i] != 0;
+            for (int k = 0; k < Losses::NEAR; k++) plus[k] -= minus[k];
+            Losses::add_near(own + cell[i] * OWN * THREADS, plus);
+            left |= (x.at[i] != 0) | (y.at[i] != 0);
         }
         if (left) {
 #pragma unroll
             for (int i = 0; i < FOUR; i++) {
-                auto* small = far + cell[i] * Losses::FAR * THREADS;
+                auto* small = own + (cell[i] * OWN + Losses::NEAR) * THREADS;
                 int64* to = limbs + cell[i] * LIMBS;
                 if (x.at[i] != 0) Losses::add_far(small, to, x.at[i], -1);
                 if (y.at[i] != 0) Losses::add_far(small, to, y.at[i], 1);

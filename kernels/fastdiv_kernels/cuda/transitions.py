@@ -8,8 +8,8 @@ import numpy as np
 
 from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
 
-THREADS = 256
-BLOCKS = 3  # of a multiprocessor
+THREADS = 128
+BLOCKS = 8  # of a multiprocessor
 ROWS = 16  # of a thread, before there are more blocks
 
 
