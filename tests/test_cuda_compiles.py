@@ -9,17 +9,29 @@ from fastdiv_kernels.cuda import sources
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # What each source is compiled with: all combinations.
+LOSSES = {"LOSS_BYTES": (4, 8)}
 DEFINITIONS = {
+    "classes": LOSSES,
+    "distributions": LOSSES,
+    "dynamics": LOSSES,
     "profile": {"VALUE": (0, 1, 2, 3), "PROBS": (0, 1)},
+    "tally": LOSSES,
     "temper": {},
-    "temperatures": {"LOSS_BYTES": (4, 8)},
-    "transitions": {"LOSS_BYTES": (4, 8)},
+    "temperatures": LOSSES,
+    "transitions": LOSSES,
 }
 # Registers of a thread at most, on sm_90: for as many blocks as a multiprocessor is given.
 REGISTERS = {
     "profile_vectors": 64, "profile_curves": 80, "profile_long": 80, "tally_rows": 128,
     "tally_curves": 88, "temper_rows": 64, "temper_curves": 64,
 }  # fmt: skip
+REGISTERS_OF_TOTALS = {  # by the size of losses
+    "classes": {4: 64, 8: 64},
+    "distributions": {4: 64, 8: 96},
+    "dynamics": {4: 64, 8: 64},
+    "tally": {4: 80, 8: 112},
+    "transitions": {4: 64, 8: 64},
+}
 
 
 def every_build():
@@ -56,6 +68,21 @@ def compiled(name, defined, architecture):
     return binary, said
 
 
+def assembly(name, defined):
+    """Return the PTX of a source, which is what ptxas makes a binary from."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed")
+    text = sources.text(name).encode()
+    _, program = nvrtc.nvrtcCreateProgram(text, f"{name}.cu".encode(), 0, [], [])
+    options = [*sources.OPTIONS, "--gpu-architecture=compute_90", "-default-device"]
+    options += [f"-D{k}={v}" for k, v in defined]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    _, size = nvrtc.nvrtcGetPTXSize(program)
+    ptx = b" " * size
+    nvrtc.nvrtcGetPTX(program, ptx)
+    return ptx.decode()
+
+
 @pytest.mark.parametrize(("name", "defined", "architecture"), list(every_build()))
 def test_cuda_sources_compile(name, defined, architecture):
     binary, said = compiled(name, defined, architecture)
@@ -73,3 +100,23 @@ def test_kernels_take_no_more_registers_than_are_there_and_spill_none(name):
         assert {kernel for kernel, _ in used} == set(sources.kernels(name))
         for kernel, registers in used:
             assert int(registers) <= REGISTERS[kernel], (kernel, values)
+
+
+@pytest.mark.parametrize("loss", [4, 8])
+@pytest.mark.parametrize("name", REGISTERS_OF_TOTALS)
+def test_kernels_leave_registers_to_other_blocks(name, loss):
+    _, said = compiled(name, (("LOSS_BYTES", loss),), "sm_90")
+    used = [int(x) for x in re.findall(r"Used (\d+) registers", said)]
+    assert used
+    assert max(used) <= REGISTERS_OF_TOTALS[name][loss], said
+    assert said.count("0 bytes stack frame") == said.count("bytes stack frame"), said
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("tally", 4), ("distributions", 3), ("classes", 3), ("transitions", 6)]
+)
+def test_columns_are_read_16_bytes_at_once(name, columns):
+    ptx = assembly(name, (("LOSS_BYTES", 4),))
+    assert len(re.findall(r"ld\.global\.nc\.v4", ptx)) == columns
+    assert not re.findall(r"(?:atom|red)\.[\w.]*\.f(?:16|32|64)", ptx)
+    assert ".ftz" not in ptx  # small parts are no normal numbers

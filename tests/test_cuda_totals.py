@@ -56,7 +56,7 @@ def extreme(n, dtype, kind):
     last = 1 - np.finfo(dtype).eps  # all bits of a mantissa set
     s["loss"][:] = {"large": 2048, "half": 2.0**-12 + 2.0**-35, "quarter": 63.99999}[kind] * last
     s["margin"][:] = s["brier"][:] = {"large": 2048, "half": 2.0**-12}.get(kind, 2047.9999)
-    s["confidence"][:] = {"large": 1.01, "half": 1 - 2.0**-22}.get(kind, 1.4999999)
+    s["confidence"][:] = {"large": 2.9, "half": 1 - 2.0**-22}.get(kind, 1.4999999)
     return s
 
 
@@ -67,6 +67,12 @@ def test_no_word_overflows_before_it_is_settled(run, dtype, kind):
     kernels = CudaBackend(cuda_host.HostDevice())
     # More than all blocks take before they settle: 128 rows of each thread.
     assert_as_reference(kernels, run, extreme(280_000, dtype, kind), 2)
+
+
+def test_what_threads_hold_of_a_class_is_let_go_in_time():
+    kernels = CudaBackend(cuda_host.HostDevice())
+    s = {k: np.tile(x, 4) for k, x in extreme(280_000, F4, "large").items()}
+    assert_as_reference(kernels, run_tally_classes, s, 2)
 
 
 @every_loss
@@ -135,7 +141,7 @@ def test_confident_predictions_stay_off_slow_additions(name, dtype, sorted_by_cl
 
 
 def histories(kernels, n, dtype, by):
-    """Return records of n samples after four epochs, `by` words of 64 bits after 16 bytes' begin."""
+    """Return records after four epochs, which begin `by` words of 64 bits off 16 bytes."""
     records = np.zeros(n * 64 + 32, np.uint8)
     start = -records.__array_interface__["data"][0] % 16 + 8 * by
     records = records[start : start + n * 64].view(DYNAMICS)

@@ -153,7 +153,9 @@ def assert_as_reference(backend, run, s, c):
 def test_totals_equal_the_reference_for_numbers_of_any_size(backend, run, dtype, how):
     for seed, c in enumerate(CLASSES):
         for all_valid in (True, False):
-            assert_as_reference(backend, run, scores(1500, c, np.dtype(dtype), how, seed, all_valid), c)
+            assert_as_reference(
+                backend, run, scores(1500, c, np.dtype(dtype), how, seed, all_valid), c
+            )
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

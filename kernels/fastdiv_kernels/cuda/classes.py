@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
+from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
 
 THREADS = 512
 BLOCKS = 2  # of a multiprocessor
@@ -24,8 +24,9 @@ def tally_classes(
     n, classes = len(columns[0]), len(counts)
     inside, copies = table_of(classes)
     definitions = (loss_type(columns[0]),)
-    found, totals = (device.zeros(counts.shape, np.int64) for _ in range(2))
-    sums = device.zeros(loss_sums.shape, np.int64)
+    totals = Totals(device, (counts, loss_sums))
+    counted, sums = totals.parts
+    found = device.zeros(counts.shape, np.int64)
     device.launch(
         "classes", definitions, "classes",
         blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
@@ -35,10 +36,9 @@ def tally_classes(
     device.launch(
         "classes", definitions, "add_found",
         blocks_for(classes, 256, BLOCKS * device.multiprocessors), 256,
-        [np.int32(classes), found, totals],
+        [np.int32(classes), found, counted],
     )  # fmt: skip
-    device.add(totals, counts)
-    device.add(sums, loss_sums)
+    totals.add()
 
 
 def table_of(classes: int) -> tuple[int, int]:

@@ -62,6 +62,34 @@ class Device(Protocol):
         ...
 
 
+class Totals:
+    """Room on a device for what is added to arrays of int64, zeroed and copied as one."""
+
+    def __init__(self, device: Device, arrays: Sequence[Any]) -> None:
+        self._device = device
+        self._arrays = arrays
+        self._room = device.zeros(sum(x.size for x in arrays), np.int64)
+        self.parts = self._parts_of(self._room)
+
+    def _parts_of(self, room: Any) -> list[Any]:
+        parts, start = [], 0
+        for x in self._arrays:
+            parts.append(room[start : start + x.size].reshape(x.shape))
+            start += x.size
+        return parts
+
+    def add(self) -> None:
+        """Add the parts to their arrays, wherever these are."""
+        if all(type(x) is np.ndarray for x in self._arrays):
+            there = np.zeros(self._room.shape, np.int64)
+            self._device.add(self._room, there)
+            for part, array in zip(self._parts_of(there), self._arrays, strict=True):
+                array += part
+        else:
+            for part, array in zip(self.parts, self._arrays, strict=True):
+                self._device.add(part, array)
+
+
 def blocks_for(items: int, per_block: int, most: int) -> int:
     """Return how many blocks take so many items, at most `most`, and one at least."""
     return max(1, min(most, -(-items // per_block)))

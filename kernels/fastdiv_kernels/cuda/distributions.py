@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
+from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
 
 THREADS = 256
 BLOCKS = 4  # of a multiprocessor
@@ -21,13 +21,13 @@ def distributions(
     """Add the stored scores of one epoch to its distributions; see the contract."""
     columns = [device.put(x) for x in (loss, confidence, margin, flags)]
     n = len(columns[0])
-    totals = (counts, confidences, losses, margins, bins, loss_sums, confidence_sums)
-    found = [device.zeros(x.shape, np.int64) for x in totals]
+    totals = Totals(
+        device, (counts, confidences, losses, margins, bins, loss_sums, confidence_sums)
+    )
     kind = loss_type(columns[0])
     device.launch(
         "distributions", (kind,), "distributions",
         blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
-        [*columns, np.int64(n), *found], shared=TABLE[kind[1]] * 32 * 4,
+        [*columns, np.int64(n), *totals.parts], shared=TABLE[kind[1]] * 32 * 4,
     )  # fmt: skip
-    for room, array in zip(found, totals, strict=True):
-        device.add(room, array)
+    totals.add()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
+from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
 
 THREADS = 256
 BLOCKS = 3  # of a multiprocessor
@@ -20,12 +20,10 @@ def tally(
     """Add the stored scores of one epoch to its totals; see the contract."""
     columns = [device.put(x) for x in (loss, confidence, margin, brier, flags)]
     n = len(columns[0])
-    totals = (counts, bins, loss_sums, sums)
-    found = [device.zeros(x.shape, np.int64) for x in totals]
+    totals = Totals(device, (counts, bins, loss_sums, sums))
     device.launch(
         "tally", (loss_type(columns[0]),), "tally",
         blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
-        [*columns, np.int64(n), *found],
+        [*columns, np.int64(n), *totals.parts],
     )  # fmt: skip
-    for room, array in zip(found, totals, strict=True):
-        device.add(room, array)
+    totals.add()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.device import Device, blocks_for, loss_type
+from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
 
 THREADS = 128
 BLOCKS = 8  # of a multiprocessor
@@ -26,12 +26,10 @@ def transitions(
         )
     ]  # fmt: skip
     n = len(columns[0])
-    found = device.zeros(counts.shape, np.int64)
-    sums = device.zeros(delta_sums.shape, np.int64)
+    totals = Totals(device, (counts, delta_sums))
     device.launch(
         "transitions", (loss_type(columns[0]),), "transitions",
         blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
-        [*columns, np.int64(n), found, sums],
+        [*columns, np.int64(n), *totals.parts],
     )  # fmt: skip
-    device.add(found, counts)
-    device.add(sums, delta_sums)
+    totals.add()
