@@ -6,7 +6,7 @@ import pytest
 from test_stored_kernels import RUNS, assert_as_reference, run_tally_classes, scores
 
 from fastdiv_kernels import reference
-from fastdiv_kernels.contract import CORRECT, DYNAMICS, PRESENT
+from fastdiv_kernels.contract import CORRECT, DYNAMICS, LOSS_EDGES, MARGIN_EDGES, PRESENT
 from fastdiv_kernels.cuda import CudaBackend
 from fastdiv_kernels.cuda.classes import table_of
 
@@ -175,3 +175,31 @@ def test_records_that_are_in_no_epoch_keep_their_bits():
     one[41] = PRESENT
     kernels.dynamics(9, *(s[k] for k in NAMES[:-1]), one, records)
     assert [i for i in range(300) if records[i] != before[i]] == [41]
+
+
+@pytest.mark.parametrize("name", ["tally", "distributions"])
+def test_confidences_fall_into_the_bins_of_the_reference_at_all_edges(name):
+    kernels = CudaBackend(cuda_host.HostDevice())
+    edges = np.concatenate([np.arange(51) / 50, np.arange(16) / 15, 2.0 ** -np.arange(1, 60)])
+    near = edges.astype(np.float32)
+    few = [np.inf, np.nan, -0.125, -0.2, 1.01, 1.0100001, 1.5, 2.0, 1e30, 1e-45, 0.125, 1 / 3]
+    p = np.concatenate([near, np.nextafter(near, F4.type(2)), np.nextafter(near, F4.type(-1))])
+    if name == "distributions":  # which takes what no row that is valid has
+        p = np.concatenate([p, np.array(few, np.float32), -np.array(few, np.float32)])
+    s = scores(len(p), 3, F4, "usual", 0, all_valid=True)
+    s["confidence"] = p.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        assert_as_reference(kernels, RUNS[name], s, 3)
+
+
+@pytest.mark.parametrize("dtype", [F4, F8], ids=str)
+def test_losses_and_margins_fall_into_the_bins_of_the_reference_at_all_edges(dtype):
+    kernels = CudaBackend(cuda_host.HostDevice())
+    losses = np.array([*LOSS_EDGES[:-1], 2.0**-13.5, 1e-12, 5e-324], dtype)
+    losses = np.concatenate([np.nextafter(losses, dtype.type(x)) for x in (-1, 1e9)] + [losses])
+    margins = np.array([*MARGIN_EDGES, 0.25, -0.1, 1e30, np.nan], np.float32)
+    margins = np.concatenate([np.nextafter(margins, F4.type(x)) for x in (-1e9, 1e9)] + [margins])
+    s = scores(len(losses) * 3, 3, dtype, "usual", 0, all_valid=True)
+    s["loss"] = np.tile(losses, 3)
+    s["margin"] = np.resize(margins, len(s["loss"]))
+    assert_as_reference(kernels, RUNS["distributions"], s, 3)

@@ -12,14 +12,22 @@ constexpr float LAST_LOSS = 64;            // where the last one does
 // are summed. Of a float32 they are one word, of a float64 several.
 constexpr int MANTISSA = Exact<loss_t>::MANTISSA, LOWER = MANTISSA - 2;
 constexpr int LOW_WORDS = sizeof(loss_t) == 4 ? 1 : 3, LOW_BITS = sizeof(loss_t) == 4 ? LOWER : 17;
+// A confidence is in a cell, of the 50 bins and of the 15: the sum of the two numbers tells both, as
+// each is higher by one from an edge on. Beyond the first of the 15 confidences are multiples of
+// 2**-27, and what they are above their bin's edge is summed in one word. The first is summed apart.
+constexpr int CELLS = CONFIDENCES + BINS - 1, CELL_GRID = 27;
+constexpr int CELL_STEP = (1 << CELL_GRID) / CONFIDENCES;  // about from edge to edge
+constexpr float HIGHEST_IN_CELL = 1.01f, CELL_SCALE = 1 << CELL_GRID;
 // Words of the table.
-constexpr int OF_CONFIDENCE = 0, OF_MARGIN = OF_CONFIDENCE + CONFIDENCES;
-constexpr int OF_LOSS = OF_MARGIN + MARGINS, OF_BIN = OF_LOSS + LOSSES;
-constexpr int OF_LOW = OF_BIN + BINS * BIN_WORDS, NOT_FINITE = OF_LOW + LOSSES * LOW_WORDS;
-constexpr int WORDS = NOT_FINITE + 1;
+constexpr int OF_CELL = 0, OF_ABOVE = OF_CELL + CELLS, OF_MARGIN = OF_ABOVE + CELLS;
+constexpr int OF_LOSS = OF_MARGIN + MARGINS, OF_LOW = OF_LOSS + LOSSES;
+constexpr int NOT_FINITE = OF_LOW + LOSSES * LOW_WORDS, WORDS = NOT_FINITE + 1;
 
 using Small = Sum<loss_t, sizeof(loss_t) == 4 ? 2 : 1, sizeof(loss_t) == 4 ? 4 : 3>;
 constexpr float SMALL = 0.000244140625f;  // as much as part 2 takes of a float32
+// Confidences of the first bin: multiples of 2**-25 and of 2**-48, up to 2**-3.
+constexpr int LOW_GRID = 25, LOW_STEP = Parts<float>::BITS;
+constexpr float LOW_CONFIDENCE = 0.125f;
 
 __device__ __forceinline__ int confidence_bin(float p) {
     float within = fmaxf(fminf(p, 0.99999994f), 0.0f);
@@ -30,20 +38,25 @@ __device__ __forceinline__ int margin_bin(float x) {
     return __float_as_int(__fmaf_rd(2.0f, within, ROUNDING)) - __float_as_int(ROUNDING) + 41;
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) distributions(
+// Returns how much higher a confidence is than the edge of bin k, in units of its cell.
+__device__ __forceinline__ uint32 above_edge(float p, int k) {
+    return static_cast<uint32>(static_cast<int>(p * CELL_SCALE)) - k * CELL_STEP;
+}
+
+extern "C" __global__ void __launch_bounds__(256, LOSS_BYTES == 8 ? 2 : 4) distributions(
     const loss_t* __restrict__ loss, const float* __restrict__ confidence,
     const float* __restrict__ margin, const uint8* __restrict__ flags, int64 n, int64* counts,
     int64* confidences, int64* losses, int64* margins, int64* bins, int64* loss_sums,
     int64* confidence_sums) {
     DYNAMIC_SHARED(uint32, table);
-    __shared__ Small::word far_words[Small::FAR * THREADS];
     int me = threadIdx.x, lane = lane_of();
     for (int i = me; i < WORDS * LANES; i += THREADS) table[i] = 0;
-    Small::word* far = far_words + me;
+    Small::word* far = reinterpret_cast<Small::word*>(table + WORDS * LANES) + me;
     for (int k = 0; k < Small::FAR; k++) far[k * THREADS] = 0;
     __syncthreads();
 
     Small::word small[Small::NEAR] = {};
+    int lowest[2] = {};  // confidences
     uint32 counted = 0;  // by bytes
     auto add_pair = [](int64* to, int apart, int64 rows) {  // wrong rows, and right ones
         int64 right = rows >> 16, wrong = (rows & 0xFFFF) - right;
@@ -53,32 +66,37 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
     auto settle = [&] {
         Small::settle(loss_sums, small);
         Small::settle_far(loss_sums, far);
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            int64 sum = over_warp(lowest[k]);
+            if (lane == 0) add_fixed<float>(confidence_sums, sum, LOW_GRID + LOW_STEP * k);
+            lowest[k] = 0;
+        }
         add_counts(counts, bytes_of(counted));
         counted = 0;
         __syncthreads();
         for (int w = me / LANES; w < WORDS; w += THREADS / LANES) {
-            bool signed_word = w >= OF_BIN && w < OF_LOW && (w - OF_BIN) % BIN_WORDS == 2;
-            int64 sum = signed_word ? taken<int>(table, w) : taken<uint32>(table, w);
+            int64 sum = taken<uint32>(table, w);
             if (lane != 0 || !sum) continue;
             if (w < OF_MARGIN) {
-                add_pair(confidences + w, CONFIDENCES, sum);
+                int cell = (w - OF_CELL) % CELLS, k = (10 * cell + 9) / 13, b = cell - k;
+                int64* to = confidence_sums + b * LIMBS_32;
+                if (w >= OF_ABOVE) {
+                    add_fixed<float>(to, sum, CELL_GRID);
+                    continue;
+                }
+                add_pair(confidences + k, CONFIDENCES, sum);
+                add_to(bins + 2 * b, sum & 0xFFFF);
+                if (sum >> 16) add_to(bins + 2 * b + 1, sum >> 16);
+                if (b > 0) add_fixed<float>(to, (sum & 0xFFFF) * k * CELL_STEP, CELL_GRID);
             } else if (w < OF_LOSS) {
                 add_pair(margins + w - OF_MARGIN, MARGINS, sum);
-            } else if (w < OF_BIN) {
+            } else if (w < OF_LOW) {
                 int k = w - OF_LOSS;
                 add_pair(losses + k, LOSSES, sum);
                 if (k > 0 && k < LOSSES - 1) {  // their upper bits, 4 to 7 in units of the lower
                     add_fixed<loss_t>(loss_sums + k * LIMBS, (sum & 0xFFFF) * (4 + (k - 1) % 4),
                                       2 - LOWEST_OCTAVE - (k - 1) / 4);
-                }
-            } else if (w < OF_LOW) {
-                int b = (w - OF_BIN) / BIN_WORDS, which = (w - OF_BIN) % BIN_WORDS;
-                if (which == 0) {
-                    add_to(bins + 2 * b, sum & 0xFFFF);
-                    if (sum >> 16) add_to(bins + 2 * b + 1, sum >> 16);
-                } else {
-                    add_fixed<float>(
-                        confidence_sums + b * LIMBS_32, sum, which == 1 ? GRID_HIGH : GRID_LOW);
                 }
             } else if (w < NOT_FINITE) {
                 int k = (w - OF_LOW) / LOW_WORDS, which = (w - OF_LOW) % LOW_WORDS;
@@ -121,16 +139,20 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
                 if (!has(valid, i)) x.at[i] = p.at[i] = m.at[i] = 0;
         }
         uint32 of_loss[FOUR];
-        int bin[FOUR];
-        bool usual = true;
+        bool usual = true, any_low = false;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
             uint32 rows = pair_of(valid, right, i);
             of_loss[i] = rows;
-            atomicAdd(table + (OF_CONFIDENCE + confidence_bin(p.at[i])) * LANES + lane, rows);
+            int k = confidence_bin(p.at[i]), b = bin_of(p.at[i]);
+            uint32* place = table + (OF_CELL + k + b) * LANES + lane;
+            atomicAdd(place, rows);
+            // Adding 0 costs less than a branch.
+            atomicAdd(place + (OF_ABOVE - OF_CELL) * LANES, b > 0 ? above_edge(p.at[i], k) : 0u);
             atomicAdd(table + (OF_MARGIN + margin_bin(m.at[i])) * LANES + lane, rows);
-            bin[i] = bin_of(p.at[i]);
-            usual &= (x.at[i] >= -SMALL) & (x.at[i] < LAST_LOSS) & is_summed(p.at[i]);
+            any_low |= (b == 0) & (p.at[i] != 0);
+            usual &= (x.at[i] >= -SMALL) & (x.at[i] < LAST_LOSS);
+            usual &= (p.at[i] >= -LOW_CONFIDENCE) & (p.at[i] <= HIGHEST_IN_CELL);
         }
         if (!usual) {
 #pragma unroll
@@ -146,17 +168,32 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
                     x.at[i] = 0;
                     of_loss[i] = 0;
                 }
-                if (!is_summed(p.at[i])) {
-                    if (isfinite(p.at[i]))
-                        add_to_limbs(confidence_sums + bin[i] * LIMBS_32, p.at[i], 1);
+                if (!(p.at[i] >= -LOW_CONFIDENCE && p.at[i] <= HIGHEST_IN_CELL)) {
+                    int k = confidence_bin(p.at[i]), b = bin_of(p.at[i]);
+                    int64* to = confidence_sums + b * LIMBS_32;
+                    if (isfinite(p.at[i])) add_to_limbs(to, p.at[i], 1);
+                    // What its cell has of it does not count.
+                    if (b > 0) {
+                        atomicAdd(table + (OF_ABOVE + k + b) * LANES + lane,
+                                  0u - above_edge(p.at[i], k));
+                        add_fixed<float>(to, -static_cast<int64>(k) * CELL_STEP, CELL_GRID);
+                    }
                     p.at[i] = 0;
                 }
+            }
+        }
+        if (any_low) {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) {
+                float rest = bin_of(p.at[i]) == 0 ? p.at[i] : 0;
+#pragma unroll
+                for (int k = 0; k < 2; k++) lowest[k] += take(rest, LOW_GRID + LOW_STEP * k);
+                if (rest != 0) add_to_limbs(confidence_sums, rest, 1);
             }
         }
         bool any_small = false;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
-            add_to_bin(table + OF_BIN * LANES + lane, bin[i], pair_of(valid, right, i), p.at[i]);
             // Octaves are exponents, and quarters of one the two highest bits of the mantissa.
             int64 bits = static_cast<int64>(Exact<loss_t>::bits(x.at[i]));
             bool above = x.at[i] >= static_cast<loss_t>(LEAST);
@@ -170,7 +207,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) distributions(
                 constexpr uint32 KEPT = (1u << LOW_BITS) - 1;
                 int64 lower = bits & ((1ll << LOWER) - 1);
                 uint32 word = static_cast<uint32>(lower >> w * LOW_BITS) & KEPT;
-                if (above) atomicAdd(place + (OF_LOW + k * LOW_WORDS + w) * LANES, word);
+                atomicAdd(place + (OF_LOW + k * LOW_WORDS + w) * LANES, above ? word : 0u);
             }
             x.at[i] = above ? 0 : x.at[i];
             any_small |= x.at[i] != 0;

@@ -9,9 +9,10 @@ import numpy as np
 from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
 
 THREADS = 256
-BLOCKS = 4  # of a multiprocessor
+BLOCKS = {4: 4, 8: 2}  # of a multiprocessor, by the size of losses
 ROWS = 16  # of a thread, before there are more blocks
-TABLE = {4: 342, 8: 506}  # words of a lane, by the size of losses
+# Bytes of shared memory: 375 or 539 words of 32 lanes, 5 or 4 words of each thread.
+SHARED = {4: 375 * 128 + 5 * 4 * THREADS, 8: 539 * 128 + 4 * 8 * THREADS}
 
 
 def distributions(
@@ -27,7 +28,7 @@ def distributions(
     kind = loss_type(columns[0])
     device.launch(
         "distributions", (kind,), "distributions",
-        blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
-        [*columns, np.int64(n), *totals.parts], shared=TABLE[kind[1]] * 32 * 4,
+        blocks_for(n, THREADS * ROWS, BLOCKS[kind[1]] * device.multiprocessors), THREADS,
+        [*columns, np.int64(n), *totals.parts], shared=SHARED[kind[1]],
     )  # fmt: skip
     totals.add()

@@ -14,6 +14,26 @@ using Losses = Sum<loss_t, 1, sizeof(loss_t) == 4 ? 4 : 3>;
 using Margins = Sum<float, 1, 3>;
 using Briers = Sum<float, 1, 5>;
 
+// Confidences of a bin are summed in two words: multiples of 2**-21 and of 2**-42. Of the words'
+// columns each takes 1024 of them: up to 1.5, so that the first stays in 32 bits.
+constexpr int GRID_HIGH = 21, GRID_LOW = 42;
+constexpr float HIGHEST_SUMMED = 1.5f, LOWEST_SUMMED = 1.9073486328125e-06f;  // 2**-19
+
+// Returns whether two words hold a confidence.
+__device__ __forceinline__ bool is_summed(float p) {
+    return (p == 0) | ((p >= LOWEST_SUMMED) & (p <= HIGHEST_SUMMED));
+}
+
+// Words of a bin in a table (words, LANES): rows, and right ones 16 bits above; two of confidence.
+constexpr int BIN_WORDS = 3;
+
+__device__ __forceinline__ void add_to_bin(uint32* column, int bin, uint32 rows, float p) {
+    uint32* place = column + bin * BIN_WORDS * LANES;
+    atomicAdd(place, rows);
+    atomicAdd(place + LANES, static_cast<uint32>(take(p, GRID_HIGH)));
+    atomicAdd(place + 2 * LANES, static_cast<uint32>(take(p, GRID_LOW)));
+}
+
 extern "C" __global__ void __launch_bounds__(256, 3) tally(
     const loss_t* __restrict__ loss, const float* __restrict__ confidence,
     const float* __restrict__ margin, const float* __restrict__ brier,
