@@ -27,11 +27,12 @@ using Small = Sum<loss_t, sizeof(loss_t) == 4 ? 2 : 1, sizeof(loss_t) == 4 ? 4 :
 constexpr float SMALL = 0.000244140625f;  // as much as part 2 takes of a float32
 // Confidences of the first bin: multiples of 2**-25 and of 2**-48, up to 2**-3.
 constexpr int LOW_GRID = 25, LOW_STEP = Parts<float>::BITS;
-constexpr float LOW_CONFIDENCE = 0.125f;
+constexpr float BELOW_ONE = 0.99999994f;
 
-__device__ __forceinline__ int confidence_bin(float p) {
-    float within = fmaxf(fminf(p, 0.99999994f), 0.0f);
-    return __float_as_int(__fmaf_rd(CONFIDENCES, within, ROUNDING)) - __float_as_int(ROUNDING);
+// Returns which of so many equal parts of [0, 1) a number is in. No float32 within is on an edge of
+// 15 parts but 0, so that it does not matter which of the two bins an edge belongs to.
+__device__ __forceinline__ int part_of(float within, int parts) {
+    return __float_as_int(__fmaf_rd(parts, within, ROUNDING)) - __float_as_int(ROUNDING);
 }
 __device__ __forceinline__ int margin_bin(float x) {
     float within = fmaxf(fminf(x, 20.0f), -20.5f);
@@ -139,20 +140,12 @@ extern "C" __global__ void __launch_bounds__(256, LOSS_BYTES == 8 ? 2 : 4) distr
                 if (!has(valid, i)) x.at[i] = p.at[i] = m.at[i] = 0;
         }
         uint32 of_loss[FOUR];
-        bool usual = true, any_low = false;
+        bool usual = true;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
-            uint32 rows = pair_of(valid, right, i);
-            of_loss[i] = rows;
-            int k = confidence_bin(p.at[i]), b = bin_of(p.at[i]);
-            uint32* place = table + (OF_CELL + k + b) * LANES + lane;
-            atomicAdd(place, rows);
-            // Adding 0 costs less than a branch.
-            atomicAdd(place + (OF_ABOVE - OF_CELL) * LANES, b > 0 ? above_edge(p.at[i], k) : 0u);
-            atomicAdd(table + (OF_MARGIN + margin_bin(m.at[i])) * LANES + lane, rows);
-            any_low |= (b == 0) & (p.at[i] != 0);
-            usual &= (x.at[i] >= -SMALL) & (x.at[i] < LAST_LOSS);
-            usual &= (p.at[i] >= -LOW_CONFIDENCE) & (p.at[i] <= HIGHEST_IN_CELL);
+            of_loss[i] = pair_of(valid, right, i);
+            usual &= fabs(x.at[i]) < LAST_LOSS;
+            usual &= __float_as_uint(p.at[i]) <= __float_as_uint(HIGHEST_IN_CELL);
         }
         if (!usual) {
 #pragma unroll
@@ -161,34 +154,50 @@ extern "C" __global__ void __launch_bounds__(256, LOSS_BYTES == 8 ? 2 : 4) distr
                     atomicAdd(table + NOT_FINITE * LANES + lane, 1u);
                     x.at[i] = 0;
                     of_loss[i] = 0;
-                } else if (!(x.at[i] >= -SMALL && x.at[i] < LAST_LOSS)) {
+                } else if (!(fabs(x.at[i]) < LAST_LOSS)) {
                     int k = x.at[i] < 0 ? 0 : LOSSES - 1;
                     add_to_limbs(loss_sums + k * LIMBS, x.at[i], 1);
                     atomicAdd(table + (OF_LOSS + k) * LANES + lane, of_loss[i]);
                     x.at[i] = 0;
                     of_loss[i] = 0;
                 }
-                if (!(p.at[i] >= -LOW_CONFIDENCE && p.at[i] <= HIGHEST_IN_CELL)) {
-                    int k = confidence_bin(p.at[i]), b = bin_of(p.at[i]);
-                    int64* to = confidence_sums + b * LIMBS_32;
-                    if (isfinite(p.at[i])) add_to_limbs(to, p.at[i], 1);
-                    // What its cell has of it does not count.
-                    if (b > 0) {
-                        atomicAdd(table + (OF_ABOVE + k + b) * LANES + lane,
-                                  0u - above_edge(p.at[i], k));
-                        add_fixed<float>(to, -static_cast<int64>(k) * CELL_STEP, CELL_GRID);
-                    }
-                    p.at[i] = 0;
+                float& y = p.at[i];
+                if (__float_as_uint(y) > __float_as_uint(HIGHEST_IN_CELL)) {
+                    bool first = y <= 0;
+                    int64* to = confidence_sums + (first ? 0 : BINS - 1) * LIMBS_32;
+                    if (isfinite(y)) add_to_limbs(to, y, 1);
+                    if (!first) add_to_limbs(to, 1.0f, -1);  // what its cell gets for it
+                    y = first ? 0 : 1;
                 }
             }
         }
+        bool any_low = false;
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            uint32 rows = pair_of(valid, right, i);
+            float within = fminf(p.at[i], BELOW_ONE);
+            int k = part_of(within, CONFIDENCES), b = part_of(within, BINS);
+            uint32* place = table + (OF_CELL + k + b) * LANES + lane;
+            atomicAdd(place, rows);
+            // Adding 0 costs less than a branch.
+            atomicAdd(place + (OF_ABOVE - OF_CELL) * LANES, b > 0 ? above_edge(p.at[i], k) : 0u);
+            atomicAdd(table + (OF_MARGIN + margin_bin(m.at[i])) * LANES + lane, rows);
+            p.at[i] = b > 0 ? 0 : p.at[i];
+            any_low |= p.at[i] != 0;
+        }
         if (any_low) {
+            bool left = false;
 #pragma unroll
             for (int i = 0; i < FOUR; i++) {
-                float rest = bin_of(p.at[i]) == 0 ? p.at[i] : 0;
 #pragma unroll
-                for (int k = 0; k < 2; k++) lowest[k] += take(rest, LOW_GRID + LOW_STEP * k);
-                if (rest != 0) add_to_limbs(confidence_sums, rest, 1);
+                for (int k = 0; k < 2; k++)
+                    lowest[k] += take(p.at[i], LOW_GRID + LOW_STEP * k);
+                left |= p.at[i] != 0;
+            }
+            if (left) {
+#pragma unroll
+                for (int i = 0; i < FOUR; i++)
+                    if (p.at[i] != 0) add_to_limbs(confidence_sums, p.at[i], 1);
             }
         }
         bool any_small = false;
@@ -210,10 +219,20 @@ extern "C" __global__ void __launch_bounds__(256, LOSS_BYTES == 8 ? 2 : 4) distr
                 atomicAdd(place + (OF_LOW + k * LOW_WORDS + w) * LANES, above ? word : 0u);
             }
             x.at[i] = above ? 0 : x.at[i];
-            any_small |= x.at[i] != 0;
+            any_small |= !above;
         }
         if (any_small) {
-            bool left = false;
+            bool left = false, far_below = false;
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) far_below |= x.at[i] < -SMALL;
+            if (far_below) {
+#pragma unroll
+                for (int i = 0; i < FOUR; i++)
+                    if (x.at[i] < -SMALL) {
+                        add_to_limbs(loss_sums, x.at[i], 1);
+                        x.at[i] = 0;
+                    }
+            }
 #pragma unroll
             for (int i = 0; i < FOUR; i++) {
                 Small::word parts[Small::NEAR];
