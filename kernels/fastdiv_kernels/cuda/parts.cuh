@@ -13,6 +13,7 @@ constexpr int SETTLED = 128;  // rows whose parts a thread sums before they are 
 
 template <class T> struct Parts;
 template <> struct Parts<float> {
+    typedef uint32 raw;
     typedef int word;  // sums of 256 parts, each up to 2**22
     static constexpr int BITS = 23, ALL = 8, BIAS = 127;
     static __device__ __forceinline__ int bits(float x) { return __float_as_int(x); }
@@ -21,6 +22,7 @@ template <> struct Parts<float> {
     }
 };
 template <> struct Parts<double> {
+    typedef uint64 raw;
     typedef int64 word;
     static constexpr int BITS = 52, ALL = 6, BIAS = 1023;
     static __device__ __forceinline__ int64 bits(double x) { return __double_as_longlong(x); }
@@ -38,13 +40,20 @@ template <class T> __device__ __forceinline__ constexpr int grid_of(int k) {
     return FIRST_GRID + Parts<T>::BITS * k;
 }
 
+// Takes from a number its multiple of 2**-grid, and returns it with the bits of what rounded it.
+template <class T>
+__device__ __forceinline__ typename Parts<T>::raw take_raw(T& x, int grid) {
+    using P = Parts<T>;
+    T rounding = P::rounding(grid), sum = x + rounding;
+    x -= sum - rounding;
+    return P::bits(sum);
+}
+
 // Takes from a number its multiple of 2**-grid.
 template <class T>
 __device__ __forceinline__ typename Parts<T>::word take(T& x, int grid) {
     using P = Parts<T>;
-    T rounding = P::rounding(grid), sum = x + rounding;
-    x -= sum - rounding;
-    return P::bits(sum) - P::bits(rounding);
+    return take_raw(x, grid) - P::bits(P::rounding(grid));
 }
 
 // Parts FROM, ... TO - 1 are near. Far words are those from TO on, and then part 0.
@@ -52,6 +61,7 @@ template <class T, int FROM, int TO>
 struct Sum {
     using P = Parts<T>;
     typedef typename P::word word;
+    typedef typename P::raw raw;
     static constexpr int NEAR = TO - FROM, FAR = P::ALL - TO + 1;
 
     // Takes the near parts from a number up to USUAL.
@@ -66,6 +76,15 @@ struct Sum {
         for (int k = TO; k < P::ALL; k++)
             far[(k - TO) * blockDim.x] += sign * take(rest, grid_of<T>(k));
         if (sizeof(T) == 8 && rest != 0) add_to_limbs(limbs, rest, sign);
+    }
+
+    // The same with bits of what rounded them, which `word_of` takes from the sum of many at once.
+    static __device__ __forceinline__ void split_raw(T& x, raw (&parts)[NEAR]) {
+#pragma unroll
+        for (int k = 0; k < NEAR; k++) parts[k] = take_raw(x, grid_of<T>(FROM + k));
+    }
+    static __device__ __forceinline__ word word_of(raw sum, int k, uint32 numbers) {
+        return sum - numbers * static_cast<raw>(P::bits(P::rounding(grid_of<T>(FROM + k))));
     }
 
     // Adds what part 1 does not take of a finite number, and returns the rest.
@@ -108,6 +127,14 @@ struct Sum {
 #pragma unroll
         for (int k = 0; k < NEAR; k++) {
             add_part(limbs, near[k], FROM + k);
+            near[k] = 0;
+        }
+    }
+    static __device__ __forceinline__ void settle_raw(
+        int64* limbs, raw (&near)[NEAR], uint32 numbers) {
+#pragma unroll
+        for (int k = 0; k < NEAR; k++) {
+            add_part(limbs, word_of(near[k], k, numbers), FROM + k);
             near[k] = 0;
         }
     }

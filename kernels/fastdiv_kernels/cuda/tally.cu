@@ -3,7 +3,7 @@
 #include "rows.cuh"
 
 constexpr int THREADS = 256, SPAN = SETTLED / FOUR;  // fours of rows
-constexpr int REASONS = 8, INFINITE = 8, COUNTED = 5, FINITE_MARGIN = 13, COUNTS = 14;
+constexpr int REASONS = 8, INFINITE = 8, COUNTED = 5, RIGHT_ROWS = 3, FINITE_MARGIN = 13, COUNTS = 14;
 constexpr int CONFIDENCE = 0, MARGIN = 1, BRIER = 2, BIN_CONFIDENCE = 3;
 constexpr int RIGHT = 0, WRONG = 1;
 constexpr int LIMBS = Exact<loss_t>::LIMBS;
@@ -34,7 +34,7 @@ __device__ __forceinline__ void add_to_bin(uint32* column, int bin, uint32 rows,
     atomicAdd(place + 2 * LANES, static_cast<uint32>(take(p, GRID_LOW)));
 }
 
-extern "C" __global__ void __launch_bounds__(256, 3) tally(
+extern "C" __global__ void __launch_bounds__(256, LOSS_BYTES == 8 ? 2 : 3) tally(
     const loss_t* __restrict__ loss, const float* __restrict__ confidence,
     const float* __restrict__ margin, const float* __restrict__ brier,
     const uint8* __restrict__ flags, int64 n, int64* counts, int64* bins, int64* loss_sums,
@@ -57,18 +57,21 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
     int64* limbs_32 = limbs + 2 * LIMBS;
     __syncthreads();
 
-    Losses::word all[Losses::NEAR] = {}, of_right[Losses::NEAR] = {};
-    int margins[Margins::NEAR] = {}, briers[Briers::NEAR] = {};
+    Losses::raw all[Losses::NEAR] = {}, of_right[Losses::NEAR] = {};
+    uint32 margins[Margins::NEAR] = {}, briers[Briers::NEAR] = {};
     uint32 counted[COUNTED] = {};  // by bytes: valid, unnormalized, tie, right, top 5
+    int since = 0;
     auto settle = [&] {
+        uint32 rows = since * FOUR, right = bytes_of(counted[RIGHT_ROWS]);
+#pragma unroll
         for (int k = 0; k < Losses::NEAR; k++) all[k] -= of_right[k];
-        Losses::settle(limbs + RIGHT * LIMBS, of_right);
-        Losses::settle(limbs + WRONG * LIMBS, all);
+        Losses::settle_raw(limbs + RIGHT * LIMBS, of_right, right);
+        Losses::settle_raw(limbs + WRONG * LIMBS, all, rows - right);
         Losses::settle_far(limbs + RIGHT * LIMBS, far_right);
         Losses::settle_far(limbs + WRONG * LIMBS, far_wrong);
-        Margins::settle(limbs_32 + MARGIN * LIMBS_32, margins);
+        Margins::settle_raw(limbs_32 + MARGIN * LIMBS_32, margins, rows);
         Margins::settle_far(limbs_32 + MARGIN * LIMBS_32, far_margin);
-        Briers::settle(limbs_32 + BRIER * LIMBS_32, briers);
+        Briers::settle_raw(limbs_32 + BRIER * LIMBS_32, briers, rows);
         Briers::settle_far(limbs_32 + BRIER * LIMBS_32, far_brier);
 #pragma unroll
         for (int k = 0; k < COUNTED; k++) {
@@ -97,7 +100,6 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
                    is_aligned(margin, before) && is_aligned(brier, before) &&
                    is_aligned(flags, before);
     int64 fours = (n + before + FOUR - 1) / FOUR, step = static_cast<int64>(gridDim.x) * THREADS;
-    int since = 0;
     for (int64 first = static_cast<int64>(blockIdx.x) * THREADS; first < fours; first += step) {
         int64 row = first * FOUR - before;  // of the block
         uint32 mine = me * FOUR;
@@ -172,16 +174,16 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
             add_to_bin(table + lane, bin[i], pair_of(valid, right, i), p.at[i]);
-            Losses::word parts[Losses::NEAR];
-            int of_margin[Margins::NEAR], of_brier[Briers::NEAR];
-            Losses::split(x.at[i], parts);
-            Margins::split(m.at[i], of_margin);
-            Briers::split(s.at[i], of_brier);
+            Losses::raw parts[Losses::NEAR];
+            uint32 of_margin[Margins::NEAR], of_brier[Briers::NEAR];
+            Losses::split_raw(x.at[i], parts);
+            Margins::split_raw(m.at[i], of_margin);
+            Briers::split_raw(s.at[i], of_brier);
             bool is_right = has(right, i);
 #pragma unroll
             for (int k = 0; k < Losses::NEAR; k++) {
                 all[k] += parts[k];
-                if (is_right) of_right[k] += parts[k];
+                of_right[k] += is_right ? parts[k] : 0;
             }
 #pragma unroll
             for (int k = 0; k < Margins::NEAR; k++) margins[k] += of_margin[k];
@@ -205,8 +207,8 @@ extern "C" __global__ void __launch_bounds__(256, 3) tally(
             }
         }
         if (++since == SPAN || first + step >= fours) {
-            since = 0;
             settle();
+            since = 0;
         }
     }
     for (int k = me / LANES; k < OTHERS; k += THREADS / LANES) {

@@ -9,7 +9,7 @@ import numpy as np
 from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
 
 THREADS = 256
-BLOCKS = 3  # of a multiprocessor
+BLOCKS = {4: 3, 8: 2}  # of a multiprocessor, by the size of losses
 ROWS = 16  # of a thread, before there are more blocks
 
 
@@ -21,9 +21,10 @@ def tally(
     columns = [device.put(x) for x in (loss, confidence, margin, brier, flags)]
     n = len(columns[0])
     totals = Totals(device, (counts, bins, loss_sums, sums))
+    kind = loss_type(columns[0])
     device.launch(
-        "tally", (loss_type(columns[0]),), "tally",
-        blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
+        "tally", (kind,), "tally",
+        blocks_for(n, THREADS * ROWS, BLOCKS[kind[1]] * device.multiprocessors), THREADS,
         [*columns, np.int64(n), *totals.parts],
     )  # fmt: skip
     totals.add()
