@@ -7,11 +7,12 @@ import cuda_host
 import fake_cupy
 import numpy as np
 import pytest
-from test_stored_kernels import scores
+from test_stored_kernels import RUNS, assert_as_reference, scores
 
 import fastdiv
 from fastdiv.backends import resolve, why_not
 from fastdiv_kernels import exact, reference
+from fastdiv_kernels.contract import DYNAMICS
 
 needs_compiler = pytest.mark.skipif(cuda_host.COMPILER is None, reason="there is no g++")
 
@@ -48,6 +49,44 @@ def test_arrays_may_be_of_the_host_or_of_the_device_cuda(cupy, given, made):
     assert isinstance(found[0], fake_cupy.Ndarray) == (made == "device")
     assert np.asarray(found[0]).tolist() == wanted[0].tolist()
     assert (exact.carry(np.array(found[1])) == exact.carry(wanted[1])).all()
+
+
+class There:
+    """A backend whose arrays are all put on the device, and totals fetched."""
+
+    def __init__(self, backend):
+        self._backend = backend
+
+    def __getattr__(self, name):
+        def call(*given):
+            there = [fake_cupy.asarray(x) for x in given]
+            getattr(self._backend, name)(*there)
+            for here, x in zip(given, there, strict=True):
+                if here.dtype == np.int64:
+                    here[...] = x.get()
+
+        return call
+
+
+@needs_compiler
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_all_totals_may_be_of_the_device_cuda(cupy, run):
+    cupy()
+    for backend in (resolve("cuda"), There(resolve("cuda"))):
+        assert_as_reference(backend, run, scores(3000, 7, np.dtype("f4"), "usual", 0), 7)
+
+
+@needs_compiler
+def test_histories_may_be_words_of_the_device_cuda(cupy):
+    cupy()
+    s = scores(300, 2, np.dtype("f4"), "usual", 0)
+    given = [s[name] for name in ("loss", "margin", "predicted", "labels", "flags")]
+    here, there = np.zeros(300, DYNAMICS), fake_cupy.asarray(np.zeros(300 * 8, np.int64))
+    for epoch in range(2):
+        resolve("cuda").dynamics(epoch, *given, here)
+        resolve("cuda").dynamics(epoch, *map(fake_cupy.asarray, given), there)
+    assert here["n_epochs"].max() == 2
+    assert here.tobytes() == there.get().tobytes()
 
 
 @needs_compiler
