@@ -27,6 +27,9 @@ constexpr uint64 LOWEST_BITS = static_cast<uint64>(E::HIGHEST / 2 + LOWEST_UNIT 
                                << E::MANTISSA;
 constexpr uint64 HIGHEST_BITS = static_cast<uint64>(E::HIGHEST / 2 + 11) << E::MANTISSA;
 
+constexpr uint32 SPANNED = static_cast<uint32>(HIGHEST_BITS - LOWEST_BITS);  // of float32
+constexpr uint32 LOWEST_EXPONENT = E::HIGHEST / 2 + E::MANTISSA + LOWEST_UNIT;
+
 struct Table {
     uint32* words;
     int64* found;
@@ -44,10 +47,14 @@ struct Table {
         else add_to(found + static_cast<int64>(k) * FOUND + which, 1);
     }
 
+    static __device__ __forceinline__ bool spans(loss_t x) {
+        return E::bits(x) - LOWEST_BITS < HIGHEST_BITS - LOWEST_BITS;
+    }
+
     __device__ __forceinline__ void add(int k, loss_t x) const {
         int64* limbs = sums + static_cast<int64>(k) * LIMBS;
         uint64 bits = E::bits(x);
-        if (bits - LOWEST_BITS >= HIGHEST_BITS - LOWEST_BITS) {
+        if (!spans(x)) {
             if (x != 0) add_to_limbs(limbs, x, 1);
             return;
         }
@@ -77,10 +84,10 @@ struct Table {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(512, 2) classes(
+extern "C" __global__ void __launch_bounds__(512, 2) tally_classes(
     const loss_t* __restrict__ loss, const int* __restrict__ predicted,
-    const int* __restrict__ labels, const uint8* __restrict__ flags, int64 n, int inside,
-    int copies, int64* found, int64* sums) {
+    const int* __restrict__ labels, const uint8* __restrict__ flags, int64 n, int classes,
+    int inside, int copies, int64* found, int64* sums) {
     DYNAMIC_SHARED(uint32, words);
     Table table = {words, found, sums, inside, copies, inside * copies};
     int me = threadIdx.x, lane = me % 32;
@@ -119,16 +126,21 @@ extern "C" __global__ void __launch_bounds__(512, 2) classes(
         }
         uint32 valid = present_of(own) & ~invalid_of(own), right = own >> 5 & valid;
         int same = __shfl_sync(WHOLE_WARP, label.at[0], 0);
-        bool usual = true;
+        uint32 wrong = valid & ~right;
+        bool usual = true, finite = true;
 #pragma unroll
         for (int i = 0; i < FOUR; i++) {
             x.at[i] = has(valid, i) ? x.at[i] : 0;
-            if (!isfinite(x.at[i])) {
-                add_to(found + static_cast<int64>(label.at[i]) * FOUND + INFINITE, 1);
-                x.at[i] = 0;
-            }
-            usual = usual && (!has(valid, i) || label.at[i] == same);
-            if (has(valid & ~right, i)) table.count(said.at[i], FALSELY);
+            finite &= isfinite(x.at[i]) != 0;
+            usual &= !has(valid, i) | (label.at[i] == same);
+        }
+        if (!finite) {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++)
+                if (!isfinite(x.at[i])) {
+                    add_to(found + static_cast<int64>(label.at[i]) * FOUND + INFINITE, 1);
+                    x.at[i] = 0;
+                }
         }
         if (__all_sync(WHOLE_WARP, usual)) {
             if (same != held || turns == HELD) {
@@ -140,6 +152,7 @@ extern "C" __global__ void __launch_bounds__(512, 2) classes(
             right_rows += bytes_of(right);
 #pragma unroll
             for (int i = 0; i < FOUR; i++) {
+                if (has(wrong, i)) table.count(said.at[i], FALSELY);
                 loss_t rest = x.at[i];
                 if (!(fabs(rest) <= USUAL)) {
                     table.add(same, rest);
@@ -151,10 +164,54 @@ extern "C" __global__ void __launch_bounds__(512, 2) classes(
                 for (int k = 0; k < Losses::NEAR; k++) near[k] += parts[k];
                 if (rest != 0) table.add(same, rest);
             }
+        } else if (inside == classes && sizeof(loss_t) == 4) {
+            // Without branches, so that no row waits for what another one's additions return.
+            uint32 sum[FOUR], carried[FOUR];
+            uint32* limb[FOUR];
+            bool more = false, odd = false;
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) {
+                int k = has(valid, i) ? label.at[i] : 0;
+                uint32* own_words = table.place(k);
+                atomicAdd(own_words + (has(right, i) ? RIGHT : WRONG) * table.size,
+                          valid >> 8 * i & 1);
+                if (has(wrong, i)) atomicAdd(table.place(said.at[i]) + FALSELY * table.size, 1u);
+                uint32 bits = static_cast<uint32>(E::bits(x.at[i]));
+                bool spans = bits - static_cast<uint32>(LOWEST_BITS) < SPANNED;
+                odd |= !spans & (x.at[i] != 0);
+                uint32 position = spans ? (bits >> (E::MANTISSA & 31)) - LOWEST_EXPONENT : 0;
+                uint32 mantissa = spans ? (bits & 0x7FFFFF) | 0x800000 : 0;
+                uint64 at = static_cast<uint64>(mantissa) << (position & 31);
+                limb[i] = own_words + (LIMB + (position >> 5)) * table.size;
+                uint32 low = static_cast<uint32>(at);
+                carried[i] = atomicAdd(limb[i], low) > ~low;
+                sum[i] = static_cast<uint32>(at >> 32);
+            }
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) {
+                sum[i] += carried[i];
+                limb[i] += table.size;
+                carried[i] = sum[i] && atomicAdd(limb[i], sum[i]) > ~sum[i];
+                more |= carried[i];
+            }
+            if (odd) {
+#pragma unroll
+                for (int i = 0; i < FOUR; i++)
+                    if (has(valid, i) && !table.spans(x.at[i])) table.add(label.at[i], x.at[i]);
+            }
+            if (more) {
+#pragma unroll
+                for (int i = 0; i < FOUR; i++)
+                    while (carried[i]) {
+                        limb[i] += table.size;
+                        carried[i] = atomicAdd(limb[i], 1u) == ~0u;
+                    }
+            }
         } else {
 #pragma unroll
             for (int i = 0; i < FOUR; i++) {
                 if (!has(valid, i)) continue;
+                if (has(wrong, i)) table.count(said.at[i], FALSELY);
                 table.count(label.at[i], has(right, i) ? RIGHT : WRONG);
                 table.add(label.at[i], x.at[i]);
             }

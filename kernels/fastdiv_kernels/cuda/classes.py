@@ -28,9 +28,12 @@ def tally_classes(
     counted, sums = totals.parts
     found = device.zeros(counts.shape, np.int64)
     device.launch(
-        "classes", definitions, "classes",
+        "classes", definitions, "tally_classes",
         blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
-        [*columns, np.int64(n), np.int32(inside), np.int32(copies), found, sums],
+        [
+            *columns, np.int64(n), np.int32(classes), np.int32(inside), np.int32(copies), found,
+            sums,
+        ],
         shared=inside * copies * WORDS * 4,
     )  # fmt: skip
     device.launch(
