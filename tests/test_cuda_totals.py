@@ -86,6 +86,20 @@ def test_tables_of_classes_hold_what_a_block_adds(dtype):
     assert_as_reference(kernels, run_tally_classes, s, 2)
 
 
+@every_loss
+def test_words_of_classes_are_carried_as_far_as_need_be(dtype):
+    kernels = CudaBackend(cuda_host.HostDevice())
+    s = scores(256, 2, F4, "usual", 0, all_valid=True)
+    s["flags"][:] = PRESENT | CORRECT
+    loss, labels = np.zeros(256, dtype), np.ones(256, np.int32)
+    # One lane's words of class 0 have all bits set, and then the next warp's adds a low one.
+    loss[:4] = [(2.0**24 - 1) * 2.0**exponent for exponent in (-96, -72, -48, -24)]
+    loss[128] = 2.0**-73
+    labels[[0, 1, 2, 3, 128]] = 0
+    s |= {"loss": loss, "labels": labels, "predicted": labels}
+    assert_as_reference(kernels, run_tally_classes, s, 2)
+
+
 @pytest.mark.parametrize("c", [2, 33, 110, 400, 3510, 3511, 20_000])
 @every_loss
 def test_classes_are_added_wherever_they_are_kept(c, dtype):
