@@ -138,7 +138,7 @@ class CupyDevice:
     ) -> None:  # fmt: skip
         """Run a kernel of a source."""
         function = self._function(source, definitions, kernel)
-        if shared > 48 << 10:
+        if shared:  # with what kernels declare it may be more than 48 KB
             function.max_dynamic_shared_size_bytes = shared
         grid = (blocks,) if isinstance(blocks, int) else blocks
         function(grid, (threads,), tuple(arguments), shared_mem=shared)
