@@ -5,14 +5,11 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-import cuda_host
 import pytest
 from dumps import make
+from here import EVERY, backend_of
 
-from fastdiv.backends import BACKENDS, resolve
 from fastdiv.cli import main
-from fastdiv.errors import UsageError
-from fastdiv_kernels.cuda import CudaBackend
 
 # What kernels say of being compiled would stand in what commands print, where none are kept yet.
 os.environ.setdefault("FASTDIV_QUIET", "1")
@@ -27,22 +24,10 @@ class Ended:
     err: str
 
 
-@pytest.fixture(scope="module", params=[*sorted(set(BACKENDS) - {"reference"}), "cuda-host"])
+@pytest.fixture(scope="module", params=[name for name in EVERY if name != "reference"])
 def backend(request):
-    """Return each backend that is compared with the reference, one after the other.
-
-    Kernels of "cuda-host" are those of the GPU, run by the CPU.
-    """
-    if request.param == "cuda-host":
-        if cuda_host.COMPILER is None:
-            pytest.skip("there is no g++ to compile kernels for this host")
-        return CudaBackend(cuda_host.HostDevice())
-    try:
-        return resolve(request.param)
-    except (ImportError, UsageError) as error:
-        if request.param == "cpu":
-            raise
-        pytest.skip(f"backend {request.param} does not run here: {error}")
+    """Return each backend that is compared with the reference, one after the other."""
+    return backend_of(request.param)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import cuda_host
 import fake_cupy
 import numpy as np
 import pytest
+from here import EVERY, WHY_NO_GPU
 from test_stored_kernels import RUNS, assert_as_reference, scores
 
 import fastdiv
@@ -96,6 +97,11 @@ def test_each_build_of_a_source_is_compiled_once_cuda(cupy):
     for _ in range(3):
         backend.transitions(*columns(), *totals())
     assert fake_cupy.RawModule.made[before:] == [("--std=c++17", "-DLOSS_BYTES=4")]
+
+
+@pytest.mark.skipif(WHY_NO_GPU is not None, reason=f"no test runs on a GPU: {WHY_NO_GPU}")
+def test_tests_of_kernels_run_on_a_gpu_cuda():
+    assert "cuda" in EVERY
 
 
 def test_a_backend_that_is_not_there_says_what_to_do_cuda(cupy, monkeypatch, cli, tmp_path):

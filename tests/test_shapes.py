@@ -10,10 +10,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from dumps import arrays, column, make, spoil
+from here import EVERY, backend_of
 
 import fastdiv
 from fastdiv import store
-from fastdiv.backends import BACKENDS, resolve
 from fastdiv.errors import UsageError
 from fastdiv.explain.evidence import Evidence
 from fastdiv.explain.shapes import CONFIDENCE_EDGES, LOSS_EDGES, MARGIN_EDGES
@@ -21,7 +21,7 @@ from fastdiv.states import Distributions
 from fastdiv_kernels import exact
 from fastdiv_kernels.contract import CORRECT, PRESENT, UNNORMALIZED, Reason
 
-every_backend = pytest.mark.parametrize("backend", sorted(BACKENDS))
+every_backend = pytest.mark.parametrize("backend", EVERY)
 every_loss = pytest.mark.parametrize("loss_dtype", ["f4", "f8"])
 
 
@@ -31,7 +31,7 @@ def distributed(backend, loss, confidence, margin, flags=PRESENT, loss_dtype="f4
     columns = [np.array(x, t) for x, t in zip(given, (loss_dtype, "f4", "f4", "u1"), strict=True)]
     found = Distributions.zero(np.dtype(loss_dtype))
     totals = [getattr(found, field.name) for field in fields(found)]
-    resolve(backend).distributions(*columns, *totals)
+    backend_of(backend).distributions(*columns, *totals)
     return found
 
 
@@ -108,7 +108,7 @@ def test_bins_of_reliability_are_those_of_the_calibration_error(backend):
     totals += [exact.zeros(2, np.dtype("f4")), exact.zeros(18, np.dtype("f4"))]
     flags = np.where(np.arange(len(x)) % 3 == 0, PRESENT | CORRECT, PRESENT).astype("u1")
     same = np.ones(len(x), np.float32)
-    resolve(backend).tally(same, x, same, same, flags, *totals)
+    backend_of(backend).tally(same, x, same, same, flags, *totals)
     found = distributed(backend, 1.0, x, 0.0, flags)
     np.testing.assert_array_equal(found.bins, totals[1])
     np.testing.assert_array_equal(found.confidence_sums, totals[3][3:])
@@ -161,7 +161,7 @@ def test_backends_equal_the_reference_to_the_bit(loss_dtype):
     columns = (loss, confidence, margin, flags)
     wanted = distributed("reference", *columns, loss_dtype=loss_dtype)
     assert wanted.losses.sum(axis=0).all()
-    for name in set(BACKENDS) - {"reference"}:
+    for name in set(EVERY) - {"reference"}:
         found = distributed(name, *columns, loss_dtype=loss_dtype)
         for field in fields(found):
             a, b = (getattr(x, field.name) for x in (found, wanted))
@@ -233,7 +233,7 @@ def test_no_block_and_no_number_of_threads_changes_a_bit(monkeypatch, threads, b
     monkeypatch.setattr(store, "LARGEST_BLOCK", block)
     monkeypatch.setattr(store, "SMALLEST_BLOCK", 1)
     run = fastdiv.analyze(arrays({e: rows.shuffled() for e, rows in dump.items()}))
-    evidence = Evidence(run._samples[0], None, resolve("cpu"), threads)
+    evidence = Evidence(run._samples[0], None, backend_of("cpu"), threads)
     assert evidence.samples.store.block == block
     view = run.split()
     view.evidence = evidence

@@ -9,9 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from here import EVERY
 
 from fastdiv import states
-from fastdiv.backends import BACKENDS, resolve
+from fastdiv.backends import resolve
 from fastdiv.metrics import EPOCH_METRICS, TRANSITION_METRICS, EpochRow, PairRow, table
 from fastdiv.states import EpochTotals, Mergeable, PairTotals, total
 from fastdiv.stored import Stored
@@ -32,9 +33,7 @@ N = 1000
 # A dataclass with slots is made twice; the first one is not what its module calls it.
 STATES = [c for c in Mergeable.__subclasses__() if vars(sys.modules[c.__module__])[c.__name__] is c]
 every_state = pytest.mark.parametrize("cls", STATES)
-every_backend = pytest.mark.parametrize(
-    "backend", [*sorted(BACKENDS), "cuda-host"], indirect=True, scope="module"
-)
+every_backend = pytest.mark.parametrize("backend", EVERY, indirect=True, scope="module")
 every_loss = pytest.mark.parametrize("loss_dtype", [np.dtype("f4"), np.dtype("f8")], ids=str)
 
 

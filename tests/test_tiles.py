@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from here import EVERY, backend_of
 
 from fastdiv import scoring
-from fastdiv.backends import BACKENDS, resolve
 from fastdiv.batch import Batch, Chunk
 from fastdiv.scorer import Scorer
 from fastdiv_kernels import cpu
@@ -111,10 +111,10 @@ def test_a_batch_is_one_call(small_tiles, monkeypatch):
     assert calls == ["run_steps"]
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", EVERY)
 def test_every_backend_scores_what_lies_in_pieces(small_tiles, backend):
     x = predictions(500, 5)
-    found = scorer_of(x, backend=resolve(backend)).score(batch_of(np.split(x, [33, 400])))
+    found = scorer_of(x, backend=backend_of(backend)).score(batch_of(np.split(x, [33, 400])))
     wanted = scorer_of(x, backend=one_by_one()).score(batch_of([x]))
     assert (found.scores.predicted == wanted.scores.predicted).all()
     assert (found.totals.epoch.counts == wanted.totals.epoch.counts).all()
