@@ -371,6 +371,15 @@ inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline float fminf(float a, float b) { return std::fmin(a, b); }
 inline float fmaxf(float a, float b) { return std::fmax(a, b); }
+inline float __fmul_rd(float a, float b) {
+    double product = double(a) * double(b);  // exact
+    float rounded = float(product);
+    return double(rounded) > product ? std::nextafter(rounded, -HUGE_VALF) : rounded;
+}
+inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; }  // NaN: 0
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
+    return unsigned(((uint64_t(high) << 32 | low) >> (by & 31)));
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float a) { return 1.0f / a; }
 inline int __float2int_rn(float x) { return int(std::nearbyint(x)); }

@@ -1,5 +1,6 @@
 """All CUDA sources compile for the GPUs that are in use; needs NVRTC, and no GPU."""
 
+import functools
 import itertools
 import re
 
@@ -10,11 +11,15 @@ from fastdiv_kernels.cuda import sources
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # What each source is compiled with: all combinations.
 LOSSES = {"LOSS_BYTES": (4, 8)}
+OF_PREDICTIONS = {"DTYPE": (0, 1, 2, 3), "KIND": (0, 1, 2)}
 DEFINITIONS = {
     "classes": LOSSES,
     "distributions": LOSSES,
     "dynamics": LOSSES,
     "profile": {"VALUE": (0, 1, 2, 3), "PROBS": (0, 1)},
+    "score_few": OF_PREDICTIONS,
+    "score_long": OF_PREDICTIONS,
+    "score_rows": OF_PREDICTIONS,
     "tally": LOSSES,
     "temper": {},
     "temperatures": LOSSES,
@@ -44,6 +49,7 @@ def every_build():
                 yield pytest.param(name, defined, architecture, id="-".join(map(str, words)))
 
 
+@functools.cache
 def compiled(name, defined, architecture):
     """Return the binary of a source and what the compiler says of it."""
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed")
@@ -120,3 +126,24 @@ def test_columns_are_read_16_bytes_at_once(name, columns):
     assert len(re.findall(r"ld\.global\.nc\.v4", ptx)) == columns
     assert not re.findall(r"(?:atom|red)\.[\w.]*\.f(?:16|32|64)", ptx)
     assert ".ftz" not in ptx  # small parts are no normal numbers
+
+
+# Registers of a thread, so that a multiprocessor's 65,536 hold as many warps as are said.
+MOST_REGISTERS = {
+    # up to 16 bits, 32 and 64
+    "score_few": (48, 48, 80),  # 40, 40 and 24 warps
+    "score_rows": (80, 96, 128),  # 24, 20 and 16
+    "score_parts": (64, 64, 80),  # 32, 32 and 24
+}
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [0, 1, 2, 3])
+@pytest.mark.parametrize("source", ["score_few", "score_rows", "score_long"])
+def test_a_multiprocessor_holds_many_warps_that_score(source, dtype, kind):
+    _, said = compiled(source, (("DTYPE", dtype), ("KIND", kind)), "sm_90")
+    found = re.findall(r"entry function '(\w+)'[^\x00]*?Used (\d+) registers", said)
+    assert {name for name, _ in found} == set(sources.kernels(source))
+    for name, registers in found:
+        if name in MOST_REGISTERS:
+            assert int(registers) <= MOST_REGISTERS[name][max(0, dtype - 1)], name

@@ -14,6 +14,7 @@ from fastdiv_kernels.cuda.device import Device
 from fastdiv_kernels.cuda.distributions import distributions
 from fastdiv_kernels.cuda.dynamics import dynamics
 from fastdiv_kernels.cuda.profile import profile
+from fastdiv_kernels.cuda.score import score
 from fastdiv_kernels.cuda.tally import tally
 from fastdiv_kernels.cuda.temper import temper
 from fastdiv_kernels.cuda.temperatures import tally_temperatures
@@ -78,6 +79,10 @@ class CudaBackend:
     def device(self) -> Device:
         """The device; while a batch is under way on this thread, the batch."""
         return getattr(self._local, "batch", None) or self._device
+
+    def score(self, *arguments: Any) -> None:
+        """Score each row; see the contract."""
+        score(self.device, *arguments)
 
     def profile(self, *arguments: Any) -> None:
         """Keep of each row what its loss at other temperatures is made from; see the contract."""
