@@ -3,9 +3,11 @@
 import ctypes
 import functools
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,8 @@ COMPILER = shutil.which("g++")
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing",
          "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
          "-Wno-unused-function", "-Wno-unused-variable", "-Wno-clobbered")  # fmt: skip
-built = (
-    Path(tempfile.gettempdir())
-    / f"fastdiv-cuda-host-{hashlib.sha256(str(Path.home()).encode()).hexdigest()[:8]}"
-)
+one_at_a_time = threading.Lock()  # a library has one set of fibers
+built = Path(tempfile.gettempdir()) / f"fastdiv-cuda-on-host-{os.getuid()}"
 
 
 @functools.cache
@@ -38,7 +38,8 @@ def library(source, definitions):
     whole = f'{HEADER.read_text()}\n#line 1 "{source}.cu"\n{text}\n{launchers}\n{order}\n{count}\n'
     defined = [f"-D{name}={value}" for name, value in definitions]
     key = hashlib.sha256(repr((whole, defined, FLAGS)).encode()).hexdigest()[:24]
-    built.mkdir(exist_ok=True)
+    built.mkdir(mode=0o700, exist_ok=True)
+    assert built.stat().st_uid == os.getuid(), f"{built} is somebody else's"
     path = built / f"{source}-{key}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=built) as directory:
@@ -95,7 +96,6 @@ class HostDevice:
     def launch(self, source, definitions, kernel, blocks, threads, arguments, shared=0):
         self.launched.append((source, definitions, kernel, blocks, threads, shared))
         code = library(source, tuple(definitions))
-        code.set_order(self.order)
         x, y = (blocks, 1) if isinstance(blocks, int) else blocks
         kept = []
         for value in arguments:
@@ -108,7 +108,9 @@ class HostDevice:
         function = getattr(code, f"launch_{kernel}")
         function.restype = ctypes.c_char_p
         code.wide_atomics.restype = ctypes.c_ulonglong
-        before = code.wide_atomics()
-        why = function(x, y, threads, ctypes.c_size_t(shared), given)
-        self.wide_atomics += code.wide_atomics() - before
+        with one_at_a_time:
+            code.set_order(self.order)
+            before = code.wide_atomics()
+            why = function(x, y, threads, ctypes.c_size_t(shared), given)
+            self.wide_atomics += code.wide_atomics() - before
         assert why is None, f"{source}.{kernel}: {why.decode()}"
