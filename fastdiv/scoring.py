@@ -278,7 +278,10 @@ def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:
         raise UsageError(f"out must be the Scores of an earlier call, not {type(out).__name__}")
     wanted = {**SCORES, "loss": np.dtype(np.float64)} if dtype == np.float64 else SCORES
     for have, want in zip(out.arrays(), wanted.values(), strict=True):
-        usable = have.flags.c_contiguous and have.flags.writeable and have.flags.aligned
+        usable = have.flags.c_contiguous and all(
+            getattr(have.flags, name, True)
+            for name in ("writeable", "aligned")  # CuPy's are
+        )
         if len(have) != n or have.dtype != want or not usable:
             raise UsageError(
                 f"out holds {len(have)} rows of {have.dtype} where {n} of {want} are needed, "

@@ -91,6 +91,40 @@ def test_histories_may_be_words_of_the_device_cuda(cupy):
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", ["i4", "i8", "u8", "i1"])
+def test_predictions_of_a_device_are_scored_there_cuda(cupy, dtype):
+    cupy()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 7)).astype("f4"), rng.integers(0, 7, 200).astype(dtype)
+    if dtype in ("i8", "u8"):
+        y[3] = 2**40 + 1  # of no class
+    for labels in (fake_cupy.asarray(y), fake_cupy.asarray(y[:, None]), y):
+        found = fastdiv.score(fake_cupy.asarray(x), labels, kind="logits")
+        assert all(isinstance(array, fake_cupy.Ndarray) for array in found.arrays())
+        wanted, host = fastdiv.score(x, y, kind="logits"), found.on_host()
+        assert type(host.loss) is np.ndarray
+        assert host.on_host() is host
+        for name in ("correct", "predicted", "rank", "status"):
+            np.testing.assert_array_equal(getattr(host, name), getattr(wanted, name), name)
+        np.testing.assert_allclose(host.loss, wanted.loss, rtol=1e-5)
+    again = fastdiv.score(fake_cupy.asarray(-x), labels, kind="logits", out=found)
+    assert again is found
+    assert not np.array_equal(again.on_host().loss, host.loss)
+
+
+@needs_compiler
+def test_arrays_of_a_device_that_do_not_fit_are_refused_cuda(cupy):
+    cupy()
+    x, y = (fake_cupy.asarray(a) for a in (np.zeros((5, 3), "f4"), np.zeros(5, "i4")))
+    for bad, labels, said in (
+        (x[:, :1], y, "at least 2 classes"), (x[0], y, "of shape"), (x, y[:4], "of shape"),
+        (x, x[:, 0], "must be integers"),
+    ):  # fmt: skip
+        with pytest.raises(fastdiv.UsageError, match=said):
+            fastdiv.score(bad, labels, kind="logits")
+
+
+@needs_compiler
 def test_each_build_of_a_source_is_compiled_once_cuda(cupy):
     cupy()
     backend, before = resolve("cuda"), len(fake_cupy.RawModule.made)
