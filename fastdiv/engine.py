@@ -104,7 +104,7 @@ def analyze(
         bytes for two classes, 21 + 2 C for up to 16, 65 beyond; 4 more for float64), "slim" 21
         bytes, without what the best temperature is found from where there are more than two
         classes, "rolling" keeps all of the last two epochs, and needs epochs to come in order.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cpu", "cuda", "reference"}
     clip : float, optional
         Clip the loss at ``-log(clip)`` nats. Default: never.
     strict : bool

@@ -58,7 +58,7 @@ class Tracker:
         Clip the loss at ``-log(clip)`` nats. Default: never.
     strict : bool
         Make an invalid row an error instead of counting it.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cpu", "cuda", "reference"}
     threads : int, optional
         For updates larger than 4 MB. Default: the processors this process may run on. Does not
         change a bit of the result.
