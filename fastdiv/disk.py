@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdiv.arrays import address
 from fastdiv.errors import UsageError
 from fastdiv_kernels.contract import Array
 
@@ -46,14 +47,10 @@ def write_all(descriptor: int, parts: list[tuple[Array, int, int, int]]) -> None
     """Write parts of arrays in C order: from which byte on, how many, to what place of a file."""
     from fastdiv_kernels.cpu.writing import write_parts
 
-    found = [(_address(data) + at, size, place) for data, at, size, place in parts]
+    found = [(address(data) + at, size, place) for data, at, size, place in parts]
     done = write_parts(descriptor, np.array(found, np.int64).reshape(-1, 3))
     for data, at, size, place in parts[done:]:  # a full disk, or a signal
         write_at(descriptor, data.reshape(-1).view(np.uint8)[at : at + size], place)
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 def _full(path: Path, error: OSError) -> UsageError:

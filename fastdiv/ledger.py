@@ -8,12 +8,13 @@ for the table that finds them: the same order costs one comparison.
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fastdiv.arrays import address
 from fastdiv.batch import IdValues
 from fastdiv.errors import DataError
 
@@ -106,9 +107,9 @@ class Ledger:
 
         labels = _whole(labels.astype(np.int32, copy=False))
         if isinstance(slots, slice):
-            known = _at(self.labels) + 4 * slots.start
-            return bool(lookup.equal_bytes(known, _at(labels), labels.nbytes))
-        return bool(lookup.same_labels(self.labels, slots, _at(labels)))
+            known = address(self.labels) + 4 * slots.start
+            return bool(lookup.equal_bytes(known, address(labels), labels.nbytes))
+        return bool(lookup.same_labels(self.labels, slots, address(labels)))
 
     def undo(self, n: int) -> None:
         """Take back the last rows that came, before which there were n slots."""
@@ -198,8 +199,8 @@ class _Integers:
         from fastdiv_kernels.cpu import lookup
 
         ids = _whole(ids)
-        m, at = len(ids), _at(ids)
-        if guess + m <= self.n and lookup.count_equal(_at(self.keys) + 8 * guess, at, m) == m:
+        m, at = len(ids), address(ids)
+        if guess + m <= self.n and lookup.count_equal(address(self.keys) + 8 * guess, at, m) == m:
             return slice(guess, guess + m)
         if self.table.slots is None and self._continues(ids):
             self._room_for(self.n + m)
@@ -243,7 +244,7 @@ class _Integers:
 
         if self.n and not self.keys[self.n - 1 : self.n].view(self.dtype)[0] < ids[0]:
             return False
-        return bool(lookup.increasing(_at(ids), len(ids), self.flip))
+        return bool(lookup.increasing(address(ids), len(ids), self.flip))
 
     def _make_table_for(self, coming: int) -> None:
         """Make a table that can take one more id, which is coming, if this one cannot."""
@@ -296,9 +297,9 @@ class _Strings:
         if m == 0:
             return slice(guess, guess)
         ends, bytes_at = _buffers(ids)
-        at = _at(ends)
+        at = address(ends)
         if guess + m <= self.n and lookup.equal_strings(
-            _at(self.offsets) + 8 * guess, _at(self.data), at, bytes_at, m
+            address(self.offsets) + 8 * guess, address(self.data), at, bytes_at, m
         ):
             return slice(guess, guess + m)
         found = np.empty(m, np.int64)
@@ -363,11 +364,6 @@ def _whole(array: NDArray[Number]) -> NDArray[Number]:
     """Return an array whose entries lie behind one another, each where its size divides."""
     array = np.ascontiguousarray(array)
     return array if array.flags.aligned else array.copy()
-
-
-def _at(array: NDArray[Any]) -> int:
-    """Return the address of an array, which the caller keeps; ndarray.ctypes takes longer."""
-    return int(pa.py_buffer(array).address)
 
 
 def _as_slice(slots: NDArray[np.int64]) -> Slots:

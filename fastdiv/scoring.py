@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdiv.arrays import as_int32, as_predictions, integer_labels, on_device
+from fastdiv.arrays import address, as_int32, as_predictions, integer_labels, on_device
 from fastdiv.backends import resolve
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
@@ -251,10 +251,10 @@ def _steps(pieces: list[Array], step: int, n: int, noting: bool) -> list[tuple[i
     for piece in pieces:
         if not piece.flags.c_contiguous or piece.dtype != pieces[0].dtype:
             return []
-        address, row_bytes = piece.__array_interface__["data"][0], piece.strides[0]
+        first, row_bytes = address(piece), piece.strides[0]
         for at in range(0, len(piece), step):
             rows = min(step, len(piece) - at)
-            steps.append((0, start, rows, address + at * row_bytes))
+            steps.append((0, start, rows, first + at * row_bytes))
             start += rows
             if noting and (start - noted >= TILE_ROWS or start == n):
                 steps.append((1, noted, start - noted, 0))

@@ -29,8 +29,8 @@ ALLOWED = {
     "scoring": {"arrays", "backends", "batch", "errors"},
     "sources": {"arrays", "batch", "errors", "scoring"},  # scoring: the names of kinds
     "plan": {"batch", "errors", "sources"},
-    "ledger": {"batch", "errors"},
-    "disk": {"errors"},
+    "ledger": {"arrays", "batch", "errors"},
+    "disk": {"arrays", "errors"},
     "scratch": {"errors"},
     "stored": {"batch"},
     "epoch_file": {"batch", "disk", "ledger", "stored"},

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fastdiv.arrays import address
 from fastdiv.batch import Batch, Chunk, IdValues
 from fastdiv.errors import DataError
 from fastdiv.sources.fields import (
@@ -233,7 +234,7 @@ def _from_columns(batch: pa.RecordBatch, layout: Layout, problems: NDArray[np.ui
         columns.append(np.ascontiguousarray(numbers(column, layout.dtype)))
         if column.null_count:
             problems[null_rows(column)] = Reason.NULL
-    places = np.array([x.__array_interface__["data"][0] for x in columns])
+    places = np.array([address(x) for x in columns])
     gather_columns(places, predictions.view(f"u{predictions.itemsize}"))
     return predictions
 

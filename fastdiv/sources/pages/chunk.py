@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fastdiv.arrays import address
 from fastdiv.sources.pages.codec import BROTLI, GZIP, SNAPPY, UNCOMPRESSED, ZSTD, decompress
 from fastdiv.sources.pages.headers import (
     MOST_HEADER_BYTES,
@@ -295,8 +296,3 @@ def check_crc(stored: Bytes, crc: int) -> None:
     """Refuse a page that has another checksum than its header says, if that says one."""
     if crc != NONE and zlib.crc32(stored.data) != crc:
         raise Unexpected("a page with a wrong checksum")
-
-
-def address(array: Bytes) -> int:
-    """Return where an array of bytes lies."""
-    return int(array.__array_interface__["data"][0])
