@@ -1,23 +1,10 @@
-// Halves as float32 and back, and the powers of one exponential at the temperatures of the grid.
-#include "common.cuh"
+// Float32 as halves, and the powers of one exponential at the temperatures of the grid.
+#include "halves.cuh"
 
 constexpr int POWERS = 11, CURVE = 2 * POWERS;
 // exp(x / 16) of the lowest x is just a normal number, and its square is none.
 constexpr float LOG2E_16 = 0.0901684400555602f, LOWEST_T = -1380.0f * LOG2E_16;
 constexpr float X_OF_T = 11.090354888959125f;  // x of t = x * LOG2E_16
-
-__device__ __forceinline__ float half_to_float(uint32 half) {
-#if defined(__CUDA_ARCH__)
-    float x;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(static_cast<uint16>(half)));
-    return x;
-#else
-    uint32 sign = (half & 0x8000) << 16, rest = half & 0x7FFF;
-    float x = __uint_as_float(rest << 13) * __uint_as_float(239u << 23);  // 2**112
-    if (rest >= 0x7C00) x = __uint_as_float(rest << 13 | 0x7F800000);
-    return __uint_as_float(__float_as_uint(x) | sign);
-#endif
-}
 
 __device__ __forceinline__ uint32 float_to_half(float x) {
 #if defined(__CUDA_ARCH__)

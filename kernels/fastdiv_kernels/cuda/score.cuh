@@ -2,7 +2,7 @@
 //
 // DTYPE says what predictions are stored as, KIND what they mean. Sums leave the maximum out and
 // are relative to it; every order of additions is told by the index of a class alone.
-#include "common.cuh"
+#include "halves.cuh"
 
 constexpr int LOGITS = 0, PROBS = 1, LOGPROBS = 2;
 constexpr uint32 IS_NAN = 1, POSITIVE_INFINITY = 2, CONTRADICTS_KIND = 3, NO_MASS = 4, LABEL = 5;
@@ -38,18 +38,7 @@ __device__ __forceinline__ real not_a_number() { return __int_as_float(0x7FC0000
 __device__ __forceinline__ real absent() { return TAKES_EXP ? -infinity() : real(0); }
 
 #if DTYPE == 0
-__device__ __forceinline__ real value(uint16 x) {
-#if defined(__CUDA_ARCH__)
-    float result;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(x));
-    return result;
-#else
-    uint32 sign = (x & 0x8000u) << 16, low = x & 0x7FFFu;
-    if (low >= 0x7C00) return __uint_as_float(sign | 0x7F800000 | (low & 0x3FF) << 13);
-    float size = low < 0x400 ? float(low) * 0x1p-24f : __uint_as_float((low << 13) + (112u << 23));
-    return sign ? -size : size;
-#endif
-}
+__device__ __forceinline__ real value(uint16 x) { return half_to_float(x); }
 #elif DTYPE == 1
 __device__ __forceinline__ real value(uint16 x) { return __uint_as_float(uint32(x) << 16); }
 #else
