@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastdiv.batch import Batch, Scores
 from fastdiv.scoring import score_batch
 from fastdiv.states import RowTotals
-from fastdiv.stored import Stored, flags_of
+from fastdiv.stored import Stored
 from fastdiv_kernels.contract import Backend, Kind, profile_width
 
 
@@ -72,7 +72,8 @@ class Scorer:
         no_profile = np.empty((n, 0), np.float16)
 
         def note(rows: slice, scores: Scores) -> None:
-            flags = flags_of(scores, room.flags[rows])
+            flags = room.flags[rows]
+            self._kernels.write_flags(scores.correct, scores.rank, scores.status, flags)
             if totals is not None:
                 x = Stored(
                     scores.loss, scores.confidence, scores.margin, scores.brier,
@@ -99,10 +100,11 @@ class Scorer:
         return room if len(room.flags) >= n else self._new(n)
 
     def _new(self, n: int) -> _Room:
-        scores = Scores.empty(n, self._dtype)
+        empty = self._kernels.empty
+        scores = Scores.empty(n, self._dtype, empty)
         if self._profiles and profile_width(self._classes):
-            scores.profile = np.empty((n, profile_width(self._classes)), np.float16)
-        return _Room(scores, np.empty(n, np.uint8))
+            scores.profile = empty((n, profile_width(self._classes)), np.float16)
+        return _Room(scores, empty(n, np.uint8))
 
 
 @dataclass(slots=True)

@@ -131,7 +131,14 @@ def score(
 def _score_on_device(predictions: Any, labels: Any, kind: Kind, out: Scores | None) -> Scores:
     """Score predictions where they lie, on a GPU; so do the scores."""
     kernels: Any = resolve("cuda")
-    x, y = kernels.predictions(predictions), kernels.labels(labels)
+    with kernels.beside(predictions) as device:
+        return _scored_there(kernels, device, predictions, labels, kind, out)
+
+
+def _scored_there(
+    kernels: Any, device: Any, predictions: Any, labels: Any, kind: Kind, out: Scores | None
+) -> Scores:
+    x, y = device.put(predictions), kernels.labels(labels)
     if x.ndim != 2 or x.shape[1] < 2 or (x.dtype.kind != "f" and x.dtype != BFLOAT16):
         raise UsageError(
             "predictions must be float16, bfloat16, float32 or float64 of shape (n, c) with at "
@@ -140,7 +147,7 @@ def _score_on_device(predictions: Any, labels: Any, kind: Kind, out: Scores | No
     if y is None or y.shape != (len(x),):
         raise UsageError(f"labels must be integers of shape ({len(x)},), like the predictions")
     if out is None:
-        out = Scores.empty(len(x), x.dtype, kernels.device.empty)
+        out = Scores.empty(len(x), x.dtype, device.empty)
     else:
         _check_out(out, len(x), x.dtype)
     kernels.score(x, y, kind, *out.arrays())
@@ -206,9 +213,9 @@ def score_batch(
     n = len(batch.labels)
     c, dtype = batch.pieces[0].shape[1], batch.pieces[0].dtype
     if room is None:
-        room = Scores.empty(n, dtype)
+        room = Scores.empty(n, dtype, kernels.empty)
         if profiles and profile_width(c):
-            room.profile = np.empty((n, profile_width(c)), np.float16)
+            room.profile = kernels.empty((n, profile_width(c)), np.float16)
     row_bytes = dtype.itemsize * c
     step = max(1, TILE_BYTES // row_bytes, min(TILE_ROWS, MOST_TILE_BYTES // row_bytes))
 
@@ -222,7 +229,7 @@ def score_batch(
             np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
 
     only_kernels = batch.problems is None and clip_nats is None
-    if only_kernels and 4 * n > step:  # else saying what is called takes longer
+    if only_kernels and (kernels.copies or 4 * n > step):  # else saying what is called takes longer
         whole = room.rows(0, n)
         groups = [lambda: score_rows(batch.pieces[0], batch.labels, whole, 0)]
         if note is not None:

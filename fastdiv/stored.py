@@ -49,12 +49,11 @@ class Stored:
         return bool(self.profile.shape[1] == profile_width(self.classes))
 
 
-def flags_of(scores: Scores, flags: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Return the flags (n,) that are stored of scores, written to `flags` where it is given."""
+def flags_of(scores: Scores) -> NDArray[np.uint8]:
+    """Return the flags (n,) that are stored of scores."""
     from fastdiv_kernels.cpu.flags import write_flags
 
-    if flags is None:
-        flags = np.empty(len(scores), np.uint8)
+    flags = np.empty(len(scores), np.uint8)
     write_flags(scores.correct, scores.rank, scores.status, flags)
     return flags
 

@@ -1,8 +1,13 @@
 """As much of CuPy as the device uses, over NumPy: kernels run on this host (`cuda_host`).
 
-It tells whether the device asks CuPy for what it means; that CuPy does it, only a GPU can tell.
+What is queued on a stream is done when somebody waits for it, not before, and what is made on one
+device cannot be used on another. So it tells whether the device asks CuPy for what it means, and
+waits where it has to; that CuPy does it, only a GPU can tell.
 """
 
+import ctypes
+import functools
+import threading
 import time
 import types
 import typing
@@ -10,20 +15,159 @@ import typing
 import cuda_host
 import numpy as np
 
+queues = threading.RLock()  # held while a queue is written or worked off
+here = threading.local()
+
+
+class Stream:
+    """A queue; like those of CuPy that do not wait for the default one."""
+
+    def __init__(self, non_blocking=False):
+        self.device = device_number()
+        self.ptr = id(self)
+        self.waiting = []
+        self.done = 0
+
+    def queue(self, work):
+        assert self.device == device_number(), "a stream of another device"
+        with queues:
+            self.waiting.append(work)
+
+    def run(self, until=None):
+        """Do what was queued, up to a number of all that ever was."""
+        with queues:
+            while self.waiting and (until is None or self.done < until):
+                work = self.waiting.pop(0)
+                self.done += 1
+                work()
+
+    def synchronize(self):
+        self.run()
+
+    def record(self, event=None):
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event):
+        self.queue(event.synchronize)
+
+    def __enter__(self):
+        stack().append(self)
+        return self
+
+    def __exit__(self, *error):
+        assert stack().pop() is self
+
+
+class ExternalStream(Stream):
+    """Another library's; what is queued here is queued there."""
+
+    def __init__(self, ptr):
+        self.ptr = ptr
+        self.of = ctypes.cast(ptr, ctypes.py_object).value
+        self.device = self.of.device
+
+    def __getattr__(self, name):
+        return getattr(self.of, name)
+
+    def queue(self, work):
+        self.of.queue(work)
+
+    def run(self, until=None):
+        self.of.run(until)
+
+
+class Event:
+    def __init__(self, disable_timing=False):
+        self.of = None
+
+    def record(self, stream=None):
+        self.of = stream or get_current_stream()
+        with queues:
+            self.until = self.of.done + len(self.of.waiting)
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        if self.of is not None:
+            self.of.run(self.until)
+
+
+def stack():
+    if not hasattr(here, "streams"):
+        here.streams = []
+    return here.streams
+
+
+@functools.cache
+def default_stream(device):
+    with Device(device):
+        return Stream()
+
+
+def get_current_stream():
+    mine = [stream for stream in stack() if stream.device == device_number()]
+    return mine[-1] if mine else default_stream(device_number())
+
+
+def device_number():
+    return getattr(here, "device", 0)
+
+
+class Device:
+    attributes: typing.ClassVar = {"MultiProcessorCount": 3}
+
+    def __init__(self, number=None):
+        self.id = device_number() if number is None else number
+        self.before = []
+
+    def __enter__(self):
+        self.before.append(device_number())
+        here.device = self.id
+        return self
+
+    def __exit__(self, *error):
+        here.device = self.before.pop()
+
 
 class Ndarray(np.ndarray):
     """An array "on the device": NumPy refuses to mix it with its own, as CuPy does."""
 
+    def __array_finalize__(self, of):
+        self.number = getattr(of, "number", device_number())
+
     def __dlpack_device__(self):
-        return 2, 0
+        return 2, self.number
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.__array_interface__["data"][0])
+
+    @property
+    def device(self):
+        return Device(self.number)
 
     def get(self):
+        with self.device:
+            get_current_stream().run()
         return self.view(np.ndarray).copy()
+
+    def astype(self, dtype):
+        return asarray(self.get().astype(dtype))
+
+    def copy(self):
+        return asarray(self.get())
+
+    def __setitem__(self, key, value):
+        get_current_stream().run()
+        assert isinstance(value, Ndarray | int | float)
+        super().__setitem__(key, value)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **named):
         given = [*inputs, *named.get("out", ())]
         if not all(isinstance(x, Ndarray | int | float | np.generic) for x in given):
             raise TypeError("an array on the device and one on the host")
+        get_current_stream().run()
         outs = tuple(x.view(np.ndarray) for x in named.pop("out", ()))
         bare = [x.view(np.ndarray) if isinstance(x, Ndarray) else x for x in inputs]
         found = getattr(ufunc, method)(*bare, **named, **({"out": outs} if outs else {}))
@@ -35,7 +179,7 @@ def asarray(x):
 
 
 def ascontiguousarray(x):
-    return np.ascontiguousarray(x.view(np.ndarray)).view(Ndarray) if not x.flags.c_contiguous else x
+    return x if x.flags.c_contiguous else asarray(np.ascontiguousarray(x.get()))
 
 
 def zeros(shape, dtype):
@@ -44,6 +188,24 @@ def zeros(shape, dtype):
 
 def empty(shape, dtype):
     return np.full(shape, 7, dtype).view(Ndarray)
+
+
+class Pinned(np.ndarray):
+    """Memory of the host."""
+
+    @property
+    def ptr(self):
+        return self.__array_interface__["data"][0]
+
+
+def alloc_pinned_memory(size):
+    return np.full(size, 7, np.uint8).view(Pinned)
+
+
+def memcpy_async(to, source, size, kind, stream):
+    assert kind in (1, 2)
+    of = next(x for x in (*stack(), get_current_stream()) if x.ptr == stream)
+    of.queue(lambda: ctypes.memmove(to, source, size))
 
 
 class RawModule:
@@ -65,8 +227,12 @@ class RawModule:
         def run(grid, block, arguments, shared_mem=0):
             assert len(block) == 1
             blocks = grid[0] if len(grid) == 1 else grid
+            arrays = [x for x in arguments if isinstance(x, Ndarray)]
+            assert all(x.number == device_number() for x in arrays), "of another device"
             given = [x.view(np.ndarray) if isinstance(x, Ndarray) else x for x in arguments]
-            device.launch(source, defined, kernel, blocks, block[0], given, shared_mem)
+            get_current_stream().queue(
+                lambda: device.launch(source, defined, kernel, blocks, block[0], given, shared_mem)
+            )
 
         function = types.SimpleNamespace(max_dynamic_shared_size_bytes=48 << 10)
         return _Function(run, function)
@@ -99,14 +265,6 @@ class RandomState:
         return self._rng.integers(low, high, n).view(Ndarray)
 
 
-class Event:
-    def record(self):
-        self.at = time.perf_counter()
-
-    def synchronize(self):
-        pass
-
-
 class CUDARuntimeError(RuntimeError):
     pass
 
@@ -128,11 +286,12 @@ def module(devices=1):
     runtime = types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError, getDeviceCount=count, getDeviceProperties=properties,
         driverGetVersion=lambda: 13010, runtimeGetVersion=lambda: 12090,
+        memcpyAsync=memcpy_async, memcpyHostToDevice=1, memcpyDeviceToHost=2,
     )  # fmt: skip
     cupy = types.ModuleType("cupy")
-    device = types.SimpleNamespace(id=0, attributes={"MultiProcessorCount": 3})
     cupy.cuda = types.SimpleNamespace(
-        Device=lambda: device, runtime=runtime, Event=Event,
+        Device=Device, runtime=runtime, Event=Event, Stream=Stream, ExternalStream=ExternalStream,
+        get_current_stream=get_current_stream, alloc_pinned_memory=alloc_pinned_memory,
         get_elapsed_time=lambda start, stop: (stop.at - start.at) * 1e3,
     )  # fmt: skip
     cupy.random = types.SimpleNamespace(RandomState=RandomState)

@@ -16,6 +16,7 @@ DEFINITIONS = {
     "classes": LOSSES,
     "distributions": LOSSES,
     "dynamics": LOSSES,
+    "flags": {},
     "profile": {"VALUE": (0, 1, 2, 3), "PROBS": (0, 1)},
     "score_few": OF_PREDICTIONS,
     "score_long": OF_PREDICTIONS,

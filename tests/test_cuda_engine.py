@@ -26,7 +26,7 @@ def device(monkeypatch):
 
 
 def check_same(got, wanted):
-    """Whole numbers and names are the same, all else to 1e-6."""
+    """Whole numbers and names are the same, all else to 1e-6, and differences of such."""
     for name in ("epochs", "transitions", "samples", "classes"):
         one, other = getattr(got, name), getattr(wanted, name)
         assert one.column_names == other.column_names
@@ -37,7 +37,7 @@ def check_same(got, wanted):
                 assert a.equals(b), (name, column)
                 continue
             a, b = a.to_numpy(), b.to_numpy()
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=f"{name} {column}")
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6, err_msg=f"{name} {column}")
 
 
 @pytest.mark.parametrize("tiled", [False, True])

@@ -165,6 +165,18 @@ def test_totals_equal_the_reference_for_any_number_of_rows(backend, run, dtype):
         assert_as_reference(backend, run, scores(n, 10, np.dtype(dtype), "usual", n), 10)
 
 
+@pytest.mark.parametrize("n", [0, 1, 31, 5000])
+def test_flags_equal_the_reference(backend, n):
+    rng = np.random.default_rng(n)
+    ranks = np.array([-(2**31), -1, 0, 4, 5, 6, 2**31 - 1], np.int32)
+    given = rng.random(n) < 0.5, rng.choice(ranks, n), rng.integers(0, 32, n).astype(np.uint8)
+    found, wanted = np.empty((2, n), np.uint8)
+    backend.write_flags(*given, found)
+    reference.write_flags(*given, wanted)
+    np.testing.assert_array_equal(found, wanted)
+    assert n < 100 or len(np.unique(wanted)) == 32 * 4
+
+
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_columns_may_be_any_part_of_an_array_and_read_only(backend, run):
     s = scores(300, 10, F4, "usual", 0)

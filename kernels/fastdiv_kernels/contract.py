@@ -215,6 +215,7 @@ class Backend(Protocol):
     """The functions of a backend. All write into arrays that the caller owns."""
 
     name: str
+    copies: bool  # arrays of the host go to a device and back: the fewer calls, the better
 
     def describe(self) -> str:
         """Instruction set or device, as the summary names it."""
@@ -237,6 +238,20 @@ class Backend(Protocol):
         """Score each row, whose result depends on nothing but the row, its label and the kind."""
         ...
 
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """Make an array of the host, of the memory that this backend had best write to."""
+        ...
+
+    def write_flags(
+        self,
+        correct: Array,  # (n,) bool
+        rank: Array,  # (n,) int32
+        status: Array,  # (n,) uint8
+        flags: Array,  # (n,) uint8
+    ) -> None:
+        """Write what is stored of scores beside them: status, CORRECT, TOP5 and PRESENT."""
+        ...
+
     def in_tiles(
         self, groups: Sequence[Callable[[], None]], steps: Sequence[tuple[int, int, int, int]]
     ) -> bool:
@@ -247,6 +262,7 @@ class Backend(Protocol):
         step is the number of a group, the tile's first row, how many it has, and the address of
         its predictions, whatever the group gives: they may lie in pieces of one dtype, aligned or
         not, in C order. What is added to, and not written by row, is the same in all steps.
+        Predictions that lie on a device are taken where they lie.
         """
         ...
 

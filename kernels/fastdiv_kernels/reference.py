@@ -5,7 +5,7 @@ itself (`--backend reference`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +43,25 @@ from fastdiv_kernels.exact import LIMBS_64, ORIGIN_32, ORIGIN_64
 from fastdiv_kernels.grid import weights
 
 name = "reference"
+copies = False
 BLOCK_VALUES = 1 << 20  # rows are taken in blocks of about this many predictions
 
 
 def describe() -> str:
     """Name what the numbers were computed with."""
     return f"NumPy {np.__version__}, float64"
+
+
+def empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
+    """Make an array of the host; see the contract."""
+    return np.empty(shape, dtype)
+
+
+def write_flags(correct: Array, rank: Array, status: Array, flags: Array) -> None:
+    """Write what is stored of scores beside them; see the contract."""
+    flags[:] = status | PRESENT
+    flags[correct] |= CORRECT
+    flags[(rank >= 0) & (rank < 5)] |= TOP5
 
 
 def in_tiles(

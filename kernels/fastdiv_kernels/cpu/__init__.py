@@ -17,6 +17,7 @@ from fastdiv_kernels.contract import (
 from fastdiv_kernels.cpu.cache import numba_version
 from fastdiv_kernels.cpu.classes import tally_classes
 from fastdiv_kernels.cpu.distributions import distributions
+from fastdiv_kernels.cpu.flags import write_flags
 from fastdiv_kernels.cpu.histories import dynamics
 from fastdiv_kernels.cpu.jit import the_cache
 from fastdiv_kernels.cpu.machine_code import ANY_PLACE
@@ -30,9 +31,11 @@ from fastdiv_kernels.cpu.transitions import transitions
 from fastdiv_kernels.grid import weights
 
 __all__ = [
+    "copies",
     "describe",
     "distributions",
     "dynamics",
+    "empty",
     "in_tiles",
     "name",
     "profile",
@@ -42,9 +45,11 @@ __all__ = [
     "tally_temperatures",
     "temper",
     "transitions",
+    "write_flags",
 ]
 
 name = "cpu"
+copies = False
 BITS = {np.dtype(np.float16): np.uint16, BFLOAT16: np.int16}  # Numba knows neither dtype
 CURVES_TILED_UP_TO = 96  # classes; as measured, of profiles
 
@@ -60,6 +65,11 @@ def describe() -> str:
 def examination() -> dict[str, Any]:
     """Return where machine code is kept, and how much of it there is."""
     return {"cache": the_cache().examination()}
+
+
+def empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
+    """Make an array of the host; see the contract."""
+    return np.empty(shape, dtype)
 
 
 def score(

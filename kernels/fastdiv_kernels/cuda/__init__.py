@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.batch import Batch
+from fastdiv_kernels.cuda.batch import Batch, on_host
 from fastdiv_kernels.cuda.classes import tally_classes
 from fastdiv_kernels.cuda.device import Device
 from fastdiv_kernels.cuda.distributions import distributions
 from fastdiv_kernels.cuda.dynamics import dynamics
+from fastdiv_kernels.cuda.flags import write_flags
 from fastdiv_kernels.cuda.profile import profile
 from fastdiv_kernels.cuda.score import score
 from fastdiv_kernels.cuda.tally import tally
@@ -25,10 +27,12 @@ class CudaBackend:
     """The functions of the contract on a device.
 
     Arrays may be NumPy's, which are copied there and back, or the device's, which are used where
-    they lie: nothing is copied to the host that does not belong there.
+    they lie, behind what is queued there already. Nothing is copied to the host that does not
+    belong there; a call with arrays of the host alone, or of both, returns when all is done.
     """
 
     name = "cuda"
+    copies = True
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -36,11 +40,17 @@ class CudaBackend:
 
     def describe(self) -> str:
         """Name the device, as the summary shows it."""
-        return self.device.describe()
+        return self._device.describe()
 
-    def predictions(self, values: Any) -> Any:
-        """Return predictions of any library as an array on the device, bfloat16 as words."""
-        return self.device.put(values)
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Make an array of the host that copies reach without a detour; see the contract."""
+        return self._device.empty_on_host(shape, dtype)
+
+    @contextmanager
+    def beside(self, array: Any) -> Iterator[Device]:
+        """Go to the device that an array lies on, and its caller's queue there."""
+        with self._device.beside(array) as device, self._on(device):
+            yield device
 
     def labels(self, values: Any) -> Any:
         """Return labels (n,) or (n, 1) as int32 on the device; None if they are no integers.
@@ -63,58 +73,84 @@ class CudaBackend:
     ) -> bool:
         """Call each group once for all rows, whose arrays go to the device once; see the contract.
 
-        What a group made is on the host before the next one is called.
+        What they make is on the host when all have been called.
         """
-        batch = Batch(self._device, [step[1:] for step in steps if step[0] == 0])
-        self._local.batch = batch
-        try:
-            for group in groups:
-                group()
-                batch.settle()
-        finally:
-            self._local.batch = None
+        with self._device.lane() as lane:
+            batch = Batch(self._device, lane, [step[1:] for step in steps if step[0] == 0])
+            with self._on(batch):
+                for group in groups:
+                    group()
+            batch.settle()
         return True
 
     @property
-    def device(self) -> Device:
+    def device(self) -> Device | Batch:
         """The device; while a batch is under way on this thread, the batch."""
-        return getattr(self._local, "batch", None) or self._device
+        return getattr(self._local, "device", None) or self._device
+
+    @contextmanager
+    def _on(self, device: Device | Batch) -> Iterator[None]:
+        before = getattr(self._local, "device", None)
+        self._local.device = device
+        try:
+            yield
+        finally:
+            self._local.device = before
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function on the device that its arrays lie on."""
+        if getattr(self._local, "device", None) is not None:
+            function(self.device, *arguments)
+            return
+        there = next((x for x in arguments if self._device.holds(x)), None)
+        with self._device.beside(there) as device:
+            if not any(on_host(device, x) for x in arguments):
+                function(device, *arguments)
+                return
+            with device.lane() as lane:
+                batch = Batch(device, lane)
+                function(batch, *arguments)
+                batch.settle()
+
+    def write_flags(self, *arguments: Any) -> None:
+        """Write what is stored of scores beside them; see the contract."""
+        self._call(write_flags, *arguments)
 
     def score(self, *arguments: Any) -> None:
         """Score each row; see the contract."""
-        score(self.device, *arguments)
+        self._call(score, *arguments)
 
     def profile(self, *arguments: Any) -> None:
         """Keep of each row what its loss at other temperatures is made from; see the contract."""
-        profile(self.device, *arguments)
+        self._call(profile, *arguments)
 
     def tally_temperatures(self, *arguments: Any) -> None:
         """Add the losses of one epoch at each temperature of the grid; see the contract."""
-        tally_temperatures(self.device, *arguments)
+        self._call(tally_temperatures, *arguments)
 
     def temper(self, *arguments: Any) -> None:
         """Tell each row's log-partition function at a temperature; see the contract."""
-        temper(self.device, *arguments)
+        self._call(temper, *arguments)
 
     def tally(self, *arguments: Any) -> None:
         """Add the stored scores of one epoch to its totals; see the contract."""
-        tally(self.device, *arguments)
+        self._call(tally, *arguments)
 
     def tally_classes(self, *arguments: Any) -> None:
         """Add the stored scores of one epoch to its totals by class; see the contract."""
-        tally_classes(self.device, *arguments)
+        self._call(tally_classes, *arguments)
 
     def distributions(self, *arguments: Any) -> None:
         """Add the stored scores of one epoch to its distributions; see the contract."""
-        distributions(self.device, *arguments)
+        self._call(distributions, *arguments)
 
     def transitions(self, *arguments: Any) -> None:
         """Add the same samples in two epochs to the cells of their table; see the contract."""
-        transitions(self.device, *arguments)
+        self._call(transitions, *arguments)
 
     def dynamics(self, *arguments: Any) -> None:
         """Carry each sample's history on by one epoch; see the contract."""
-        dynamics(self.device, *arguments)
+        self._call(dynamics, *arguments)
 
 
 def why_not() -> str | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import ctypes
 import importlib.util
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from fastdiv_kernels.cuda.device import Definitions
+import numpy as np
+
+from fastdiv_kernels.cuda.device import Definitions, Place, parts_of
 from fastdiv_kernels.cuda.sources import OPTIONS, text
 
+PART_BYTES, PARTS = 4 << 20, 2  # of pinned memory on the way to a device
 CUDA = 2  # of DLPack's devices
 INSTALL = "pip install 'fastdiv[cuda13]', or [cuda12] where the driver is older"
 
@@ -66,19 +71,94 @@ def _first_line(error: BaseException) -> str:
 
 
 class CupyDevice:
-    """The current device of CuPy. Work is queued on the current stream."""
+    """A device of CuPy; by default its current one. Work is queued on CuPy's current stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int | None = None) -> None:
         import cupy
 
         self._cupy = cupy
-        self._device = cupy.cuda.Device()
+        self._device = cupy.cuda.Device(number)
         self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        self._functions: dict[tuple[str, Definitions, str], Any] = {}
+        self._modules: dict[tuple[str, Definitions], Any] = {}
+        self._compiling = threading.Lock()
+        self._free: list[CupyLane] = []  # its methods are atomic
+        self._others: dict[int, CupyDevice] = {}
 
     def describe(self) -> str:
         """Name the device and CuPy."""
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._device.id)
         return f"CuPy {self._cupy.__version__}, {properties['name'].decode()}"
+
+    def holds(self, array: Any) -> bool:
+        """Say whether an array is CuPy's."""
+        return isinstance(array, self._cupy.ndarray)
+
+    @contextmanager
+    def beside(self, array: Any) -> Iterator[CupyDevice]:
+        """Go to the device that an array lies on; of torch, to its current stream.
+
+        CuPy's current stream then waits for what was queued there, so that results may be used
+        on either.
+        """
+        device = self if array is None else self._device_of(array)
+        with device._device:
+            before = self._cupy.cuda.get_current_stream()
+            stream = self._stream_of(array)
+            if stream is None or stream.ptr == before.ptr:
+                yield device
+                return
+            with stream:
+                yield device
+            before.wait_event(stream.record())
+
+    def _device_of(self, array: Any) -> CupyDevice:
+        if hasattr(array, "__dlpack_device__"):
+            number = int(array.__dlpack_device__()[1])
+        else:  # as Numba's
+            number = int(self._cupy.asarray(array).device.id)
+        if number == self._device.id:
+            return self
+        if number not in self._others:
+            self._others[number] = CupyDevice(number)
+        return self._others[number]
+
+    def _stream_of(self, array: Any) -> Any:
+        """Return torch's current stream where an array is torch's."""
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(array, torch.Tensor):
+            return None
+        stream = torch.cuda.current_stream(array.device)
+        cuda = self._cupy.cuda
+        if hasattr(cuda.Stream, "from_external"):
+            return cuda.Stream.from_external(stream)
+        return cuda.ExternalStream(stream.cuda_stream)
+
+    @contextmanager
+    def lane(self) -> Iterator[CupyLane]:
+        """Queue what follows on a stream of this thread's own, behind the current one."""
+        with self._device:
+            queued = self._cupy.cuda.get_current_stream().record()
+            try:
+                lane = self._free.pop()
+            except IndexError:
+                lane = CupyLane(self._cupy)
+            try:
+                with lane.stream:
+                    lane.stream.wait_event(queued)
+                    yield lane
+            finally:
+                lane.wait()  # nothing may still use what is given up now
+                self._free.append(lane)
+
+    def empty_on_host(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Make an array in pinned memory of the host."""
+        size = int(np.prod(shape))
+        nbytes = size * np.dtype(dtype).itemsize
+        if not nbytes:
+            return np.empty(shape, dtype)
+        memory = self._cupy.cuda.alloc_pinned_memory(nbytes)
+        return np.frombuffer(memory, dtype, size).reshape(shape)
 
     def put(self, array: Any) -> Any:
         """Return an array on the device, in C order: the same if it is that.
@@ -112,25 +192,18 @@ class CupyDevice:
         return self._cupy.empty(shape, dtype)
 
     def room(self, array: Any) -> Any:
-        """Return an array on the device to be written for `array`: the same if it is there."""
-        if isinstance(array, self._cupy.ndarray) and array.flags.c_contiguous:
-            return array
-        return self._cupy.empty(array.shape, array.dtype)
+        """Return an array on the device to be written for one of its own: the same, in C order."""
+        return array if array.flags.c_contiguous else self._cupy.empty(array.shape, array.dtype)
 
     def fetch(self, room: Any, array: Any) -> None:
         """Copy what was written to `room` to the array that it was made for, if it is another."""
-        if room is array:
-            return
-        array[...] = room if isinstance(array, self._cupy.ndarray) else room.get()
+        if room is not array:
+            array[...] = room
 
-    def add(self, found: Any, array: Any) -> None:
-        """Add what was found on the device to an array, wherever that is."""
-        array += found if isinstance(array, self._cupy.ndarray) else found.get()
-
-    def upload(self, room: Any, address: int) -> None:
-        """Fill an array on the device, in C order, from an address of the host."""
-        to_device = self._cupy.cuda.runtime.memcpyHostToDevice
-        self._cupy.cuda.runtime.memcpy(room.data.ptr, address, room.nbytes, to_device)
+    def add(self, found: Any, arrays: Sequence[Any]) -> None:
+        """Add what was found to arrays on the device."""
+        for part, array in zip(parts_of(found, arrays), arrays, strict=True):
+            array += part
 
     def launch(
         self, source: str, definitions: Definitions, kernel: str, blocks: int | tuple[int, int],
@@ -143,11 +216,72 @@ class CupyDevice:
         grid = (blocks,) if isinstance(blocks, int) else blocks
         function(grid, (threads,), tuple(arguments), shared_mem=shared)
 
-    @functools.cache  # noqa: B019  # there is one device
     def _function(self, source: str, definitions: Definitions, kernel: str) -> Any:
-        return self._module(source, definitions).get_function(kernel)
+        key = source, definitions, kernel
+        if key in self._functions:
+            return self._functions[key]
+        with self._compiling:  # once, whichever thread is first
+            if key not in self._functions:
+                if key[:2] not in self._modules:
+                    defined = tuple(f"-D{name}={value}" for name, value in definitions)
+                    made = self._cupy.RawModule(code=text(source), options=(*OPTIONS, *defined))
+                    self._modules[key[:2]] = made
+                self._functions[key] = self._modules[key[:2]].get_function(kernel)
+        return self._functions[key]
 
-    @functools.cache  # noqa: B019
-    def _module(self, source: str, definitions: Definitions) -> Any:
-        defined = tuple(f"-D{name}={value}" for name, value in definitions)
-        return self._cupy.RawModule(code=text(source), options=(*OPTIONS, *defined))
+
+class CupyLane:
+    """A stream, and pinned memory on the way to it.
+
+    What is uploaded is copied to one of two parts of pinned memory while the other is on its way
+    to the device: a copy of the device's from memory that is not pinned is made by the driver in
+    such steps too, but one after the other.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self._runtime = cupy.cuda.runtime
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._parts = [
+            (cupy.cuda.alloc_pinned_memory(PART_BYTES), cupy.cuda.Event(disable_timing=True))
+            for _ in range(PARTS)
+        ]
+        self._next = 0
+
+    def upload(self, room: Any, places: Sequence[Place]) -> None:
+        """Fill an array on the device, in C order, from places of the host."""
+        to, filled = int(room.data.ptr), 0
+        part = self._part()
+        for address, left in places:
+            while left:
+                if filled == PART_BYTES:
+                    to = self._send(to, filled)
+                    part, filled = self._part(), 0
+                n = min(left, PART_BYTES - filled)
+                ctypes.memmove(part + filled, address, n)  # lets Python's lock go
+                address, left, filled = address + n, left - n, filled + n
+        if filled:
+            self._send(to, filled)
+
+    def _part(self) -> int:
+        """Return where the part that is next begins, once what it held has been sent."""
+        memory, sent = self._parts[self._next]
+        sent.synchronize()
+        return int(memory.ptr)
+
+    def _send(self, to: int, filled: int) -> int:
+        """Queue a copy of the part that is next, and return where on the device it ends."""
+        memory, sent = self._parts[self._next]
+        copy = self._runtime.memcpyHostToDevice
+        self._runtime.memcpyAsync(to, memory.ptr, filled, copy, self.stream.ptr)
+        sent.record(self.stream)
+        self._next = (self._next + 1) % PARTS
+        return to + filled
+
+    def download(self, room: Any, array: Any) -> None:
+        """Copy an array on the device to one of the host, best of all to pinned memory."""
+        to, copy = array.__array_interface__["data"][0], self._runtime.memcpyDeviceToHost
+        self._runtime.memcpyAsync(to, room.data.ptr, room.nbytes, copy, self.stream.ptr)
+
+    def wait(self) -> None:
+        """Wait until all that was queued is done."""
+        self.stream.synchronize()

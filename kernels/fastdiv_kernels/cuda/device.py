@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 Definitions = tuple[tuple[str, int], ...]  # names and numbers that a source is compiled with
+Place = tuple[int, int]  # in the memory of the host: address and bytes
+
+
+class Lane(Protocol):
+    """A queue of copies and kernels of one thread; those of other lanes run beside them."""
+
+    def upload(self, room: Any, places: Sequence[Place]) -> None:
+        """Fill an array on the device, in C order, from places of the host, one after another.
+
+        What is there may change afterwards.
+        """
+        ...
+
+    def download(self, room: Any, array: Any) -> None:
+        """Copy an array on the device to one of the host, in C order: whole after `wait`."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until all that was queued is done."""
+        ...
 
 
 class Device(Protocol):
-    """A device; arrays may be NumPy's, or the device's own, which are used where they lie."""
+    """A device, whose arrays lie there: kernels are queued behind what its caller queued."""
 
     multiprocessors: int
 
     def describe(self) -> str:
         """Name the device, as the summary shows it."""
+        ...
+
+    def holds(self, array: Any) -> bool:
+        """Say whether an array is one of a device's own."""
+        ...
+
+    def beside(self, array: Any) -> AbstractContextManager[Self]:
+        """Go to the device that an array lies on, and its caller's queue there."""
+        ...
+
+    def lane(self) -> AbstractContextManager[Lane]:
+        """Queue what follows on a lane of this thread's own, behind what its caller queued."""
+        ...
+
+    def empty_on_host(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
+        """Make an array in memory of the host that copies reach without a detour."""
         ...
 
     def put(self, array: Any) -> Any:
@@ -43,12 +80,8 @@ class Device(Protocol):
         """Copy what was written to `room` to the array that it was made for, if it is another."""
         ...
 
-    def add(self, found: Any, array: Any) -> None:
-        """Add what was found on the device to an array, wherever that is."""
-        ...
-
-    def upload(self, room: Any, address: int) -> None:
-        """Fill an array on the device, in C order, from an address of the host."""
+    def add(self, found: Any, arrays: Sequence[Any]) -> None:
+        """Add what was found, as `parts_of` lays it out, to arrays, wherever these are."""
         ...
 
     def launch(
@@ -69,25 +102,20 @@ class Totals:
         self._device = device
         self._arrays = arrays
         self._room = device.zeros(sum(x.size for x in arrays), np.int64)
-        self.parts = self._parts_of(self._room)
-
-    def _parts_of(self, room: Any) -> list[Any]:
-        parts, start = [], 0
-        for x in self._arrays:
-            parts.append(room[start : start + x.size].reshape(x.shape))
-            start += x.size
-        return parts
+        self.parts = parts_of(self._room, arrays)
 
     def add(self) -> None:
-        """Add the parts to their arrays, wherever these are."""
-        if all(type(x) is np.ndarray for x in self._arrays):
-            there = np.zeros(self._room.shape, np.int64)
-            self._device.add(self._room, there)
-            for part, array in zip(self._parts_of(there), self._arrays, strict=True):
-                array += part
-        else:
-            for part, array in zip(self.parts, self._arrays, strict=True):
-                self._device.add(part, array)
+        """Add the parts to their arrays."""
+        self._device.add(self._room, self._arrays)
+
+
+def parts_of(room: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Cut an array into parts of the shapes of others."""
+    parts, start = [], 0
+    for x in arrays:
+        parts.append(room[start : start + x.size].reshape(x.shape))
+        start += x.size
+    return parts
 
 
 def blocks_for(items: int, per_block: int, most: int) -> int:
