@@ -20,6 +20,7 @@ THREADS: Final = 256
 THREADS_OF_LANES: Final = 128  # each of which finishes a row at most
 THREADS_JOINING: Final = 128
 AT_ONCE: Final = {2: 32, 4: 32, 8: 8}  # values that a thread reads together, by their bytes
+READS: Final = 4  # of a lane
 SHARED: Final = 20 << 10  # bytes of rows in shared memory, about
 MOST_ROWS: Final = 1024  # of a block
 TURNS: Final = 8  # rows that lanes take one after another, at most
@@ -88,15 +89,26 @@ def layout(c: int, itemsize: int) -> tuple[int, int]:
 def _lanes(
     device: Device, defined: Definitions, given: list[Any], rooms: list[Any], itemsize: int
 ) -> None:
-    """Launch `score_rows`; as many lanes take a row as read it at once, up to a warp."""
+    """Launch `score_rows`: 2**team lanes take a row."""
     n, c = int(given[2]), int(given[3])
-    team = min(5, (-(-c // AT_ONCE[itemsize]) - 1).bit_length())
+    team = team_for(c, itemsize)
     teams = THREADS_OF_LANES >> team
     rows = min(THREADS_OF_LANES, teams * blocks_for(n, teams * device.multiprocessors, TURNS))
     device.launch(
         "score_rows", defined, "score_rows", -(-n // rows), THREADS_OF_LANES,
         [*given, np.int32(rows), np.int32(team), *rooms],
     )  # fmt: skip
+
+
+def team_for(c: int, itemsize: int) -> int:
+    """Return the logarithm of how many lanes take a row, up to a warp.
+
+    As many as read it at once, up to 8, whose 16 bytes are a line of memory; then more, so that
+    none reads more than READS times before there is a warp. A row costs each of its lanes as much
+    as some ten values.
+    """
+    reads = -(-c // AT_ONCE[itemsize])
+    return max(min(3, (reads - 1).bit_length()), min(5, (-(-reads // READS) - 1).bit_length()))
 
 
 def _long(
