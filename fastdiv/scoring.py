@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.arrays import address, as_int32, as_predictions, integer_labels, on_device
-from fastdiv.backends import resolve
+from fastdiv.backends import resolve, why_not
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
 from fastdiv_kernels.contract import (
@@ -130,7 +130,7 @@ def score(
 
 def _score_on_device(predictions: Any, labels: Any, kind: Kind, out: Scores | None) -> Scores:
     """Score predictions where they lie, on a GPU; so do the scores."""
-    kernels: Any = resolve("cuda")
+    kernels = kernels_on_device()
     with kernels.beside(predictions) as device:
         return _scored_there(kernels, device, predictions, labels, kind, out)
 
@@ -138,12 +138,7 @@ def _score_on_device(predictions: Any, labels: Any, kind: Kind, out: Scores | No
 def _scored_there(
     kernels: Any, device: Any, predictions: Any, labels: Any, kind: Kind, out: Scores | None
 ) -> Scores:
-    x, y = device.put(predictions), kernels.labels(labels)
-    if x.ndim != 2 or x.shape[1] < 2 or (x.dtype.kind != "f" and x.dtype != BFLOAT16):
-        raise UsageError(
-            "predictions must be float16, bfloat16, float32 or float64 of shape (n, c) with at "
-            f"least 2 classes, not {x.dtype} of shape {x.shape}"
-        )
+    x, y = predictions_on(device, predictions), kernels.labels(labels)
     if y is None or y.shape != (len(x),):
         raise UsageError(f"labels must be integers of shape ({len(x)},), like the predictions")
     if out is None:
@@ -152,6 +147,28 @@ def _scored_there(
         _check_out(out, len(x), x.dtype)
     kernels.score(x, y, kind, *out.arrays())
     return out
+
+
+def kernels_on_device() -> Any:
+    """Return the backend of a GPU that predictions lie on."""
+    why = why_not("cuda")
+    if why is not None:
+        raise UsageError(
+            f"predictions lie on a device, where backend 'cuda' scores them, but {why}; or pass "
+            "them from host memory, as x.cpu() gives them"
+        )
+    return resolve("cuda")
+
+
+def predictions_on(device: Any, predictions: Any) -> Any:
+    """Return predictions (n, c) on a device as kernels take them, or say what is wrong."""
+    x = device.put(predictions)
+    if x.ndim != 2 or x.shape[1] < 2 or (x.dtype.kind != "f" and x.dtype != BFLOAT16):
+        raise UsageError(
+            "predictions must be float16, bfloat16, float32 or float64 of shape (n, c) with at "
+            f"least 2 classes, not {x.dtype} of shape {x.shape}"
+        )
+    return x
 
 
 _helpers: ThreadPoolExecutor | None = None  # threads, made when they are needed, and kept

@@ -140,6 +140,10 @@ class Ndarray(np.ndarray):
         return 2, self.number
 
     @property
+    def __cuda_array_interface__(self):
+        return {"data": self.__array_interface__["data"]}
+
+    @property
     def data(self):
         return types.SimpleNamespace(ptr=self.__array_interface__["data"][0])
 

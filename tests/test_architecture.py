@@ -59,8 +59,8 @@ ALLOWED = {
     },
     "told": {"errors", "sources"},  # sources: types of columns
     "tracking": {
-        "backends", "batch", "errors", "invalid", "metrics", "run", "scan", "scoring", "scratch",
-        "sources", "split", "states", "stored", "tables", "told",
+        "arrays", "backends", "batch", "errors", "invalid", "metrics", "run", "scan", "scoring",
+        "scratch", "sources", "split", "states", "stored", "tables", "told",
     },
     "written": {"errors", "sources"},
     "writer": {"errors", "scoring", "scratch", "sources", "told", "written"},

@@ -61,22 +61,30 @@ def as_record_batch(
         What 16-bit words are; arrays that are bfloat16 by themselves need none.
     """
     try:
-        columns = {PREDICTIONS: _predictions(predictions, dtype)}
-        columns[LABELS] = _column(labels, "labels")
+        of_predictions = _predictions(predictions, dtype)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    columns = columns_beside(len(of_predictions), labels, ids, name)
+    batch = pa.record_batch({PREDICTIONS: of_predictions, **columns})
+    if is_word_list(of_predictions.type) and dtype in (None, "bfloat16"):
+        return batch.replace_schema_metadata(with_metadata(batch.schema, dtype="bfloat16").metadata)
+    return batch
+
+
+def columns_beside(n: int, labels: Any, ids: Any, name: str) -> dict[str, pa.Array]:
+    """Return labels and ids of n predictions as columns; see `as_record_batch`."""
+    try:
+        columns = {LABELS: _column(labels, "labels")}
         if ids is not None:
             columns[IDS] = _column(ids, "ids")
             if is_list(columns[IDS].type) or pa.types.is_floating(columns[IDS].type):
                 raise UsageError(f"ids must be integers or strings, not {columns[IDS].type}")
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
-    n = len(columns[PREDICTIONS])
     for what, column in columns.items():
         if len(column) != n:
             raise UsageError(f"{name}: {what} must have shape ({n},), not ({len(column)},)")
-    batch = pa.record_batch(columns)
-    if is_word_list(columns[PREDICTIONS].type) and dtype in (None, "bfloat16"):
-        return batch.replace_schema_metadata(with_metadata(batch.schema, dtype="bfloat16").metadata)
-    return batch
+    return columns
 
 
 def _predictions(values: Any, dtype: str | None) -> pa.Array:

@@ -31,9 +31,11 @@ class TrackedLayout:
     ids: str
 
     @classmethod
-    def of(cls, rows: pa.RecordBatch, classes: int | None, where: str) -> TrackedLayout:
+    def of(
+        cls, schema: pa.Schema, rows: pa.RecordBatch, classes: int | None, where: str
+    ) -> TrackedLayout:
         """Return what an update has; `classes` are those expected, if any are."""
-        type_ = plain_type(rows.schema.field(PREDICTIONS).type)
+        type_ = plain_type(schema.field(PREDICTIONS).type)
         if pa.types.is_fixed_size_list(type_):
             found = int(type_.list_size)
         else:
@@ -42,7 +44,7 @@ class TrackedLayout:
             raise UsageError(f"{where}: predictions of {found} class(es): at least 2 are needed")
         if classes not in (None, found):
             raise UsageError(f"{where}: {found} classes, but {classes} are expected")
-        ids = rows.schema.field(IDS).type if IDS in rows.schema.names else None
+        ids = schema.field(IDS).type if IDS in schema.names else None
         return cls(found, dtype_name(dtype_of(type_, BFLOAT16)), kind_of_ids(ids, where))
 
     @classmethod

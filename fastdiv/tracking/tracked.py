@@ -79,10 +79,11 @@ class Tracked:
 
     # -- updates ---------------------------------------------------------------------------
 
-    def like(self, rows: pa.RecordBatch, where: str) -> TrackedLayout:
+    def like(self, schema: pa.Schema, rows: pa.RecordBatch, where: str) -> TrackedLayout:
         """Return what an update has in common with all others, which it must have."""
         known = self.common
-        found = TrackedLayout.of(rows, self.classes if known is None else known.classes, where)
+        classes = self.classes if known is None else known.classes
+        found = TrackedLayout.of(schema, rows, classes, where)
         if known is not None:
             known.check(found, where)
         return found

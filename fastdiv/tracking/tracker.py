@@ -20,13 +20,13 @@ from fastdiv.scan import Options
 from fastdiv.scoring import kind_of, usable_threads
 from fastdiv.scratch import remove, temporary_directory
 from fastdiv.sources import parse_class_names
-from fastdiv.sources.arrays import LABELS, as_record_batch
+from fastdiv.sources.arrays import LABELS
 from fastdiv.told import class_count, in_python, whole_number
 from fastdiv.tracking.layout import kind_of_labels
 from fastdiv.tracking.result import EpochResult
 from fastdiv.tracking.state import pack, unpack
 from fastdiv.tracking.tracked import Tracked
-from fastdiv.tracking.updates import UNDER_WAY, Said, score_update
+from fastdiv.tracking.updates import UNDER_WAY, Said, given, score_update
 
 __all__ = ["EpochResult", "Tracker"]
 
@@ -74,7 +74,7 @@ class Tracker:
     ...     train_one_epoch(model)
     ...     with torch.inference_mode():
     ...         for images, labels, ids in loader:
-    ...             tracker.update(model(images).cpu(), labels, ids)
+    ...             tracker.update(model(images), labels, ids)
     ...     print(tracker.end_epoch())
     val, epoch 3: loss 0.4123 (-0.0211), accuracy 0.8712 (+0.0031); 12 right→wrong, …
     >>> tracker.run().save("run/")
@@ -115,7 +115,7 @@ class Tracker:
         }  # fmt: skip
         options = Options(duplicates, scores, clip, strict)
         threads = usable_threads(threads)
-        self._said = Said(kind, names, split, options, resolve(backend), threads, rank)
+        self._said = Said(kind, names, split, options, backend, resolve(backend), threads, rank)
         self._lock, self._process = RLock(), os.getpid()
         self._closed = False
         self._begin(self._nothing())
@@ -150,8 +150,9 @@ class Tracker:
         Parameters
         ----------
         predictions : (n, c) float16, bfloat16, float32 or float64
-            NumPy, anything with DLPack in host memory (torch, JAX), or Arrow lists; not copied,
-            and not needed any more afterwards.
+            NumPy, anything with DLPack (torch, JAX, CuPy), or Arrow lists; not copied, and not
+            needed any more afterwards. What lies on a GPU is scored there, unless `backend` names
+            another, and scores alone come to the host.
         labels : (n,) or (n, 1) integers, names, or one-hot (n, c)
         ids : (n,) integers or strings, optional
             Which sample a row is. Without ids samples are matched by their position within the
@@ -174,15 +175,16 @@ class Tracker:
         said, common = self._said, tracked.common
         tracked.check_whole()
         name = f"update {tracked.updates}"
-        rows = as_record_batch(predictions, labels, ids, name)
-        if rows.num_rows == 0:
-            return
-        if common is None or self._schema is None or not rows.schema.equals(self._schema):
-            common = tracked.like(rows, name)
-        of_labels = kind_of_labels(rows.schema.field(LABELS).type, said.class_names, name)
-        layout = tracked.layout(common)
-        tracked.take(*score_update(rows, layout, said, tracked.updates), common, of_labels)
-        self._schema = rows.schema
+        with given(predictions, labels, ids, name, said) as update:
+            if update.rows.num_rows == 0:
+                return
+            schema = update.schema
+            if common is None or self._schema is None or not schema.equals(self._schema):
+                common = tracked.like(schema, update.rows, name)
+            of_labels = kind_of_labels(schema.field(LABELS).type, said.class_names, name)
+            scored = score_update(update, tracked.layout(common), said, tracked.updates)
+        tracked.take(*scored, common, of_labels)
+        self._schema = schema
         self._seconds += time.perf_counter() - started
 
     def end_epoch(self, epoch: int | None = None) -> EpochResult:

@@ -49,7 +49,7 @@ class CudaBackend:
     @contextmanager
     def beside(self, array: Any) -> Iterator[Device]:
         """Go to the device that an array lies on, and its caller's queue there."""
-        with self._device.beside(array) as device, self._on(device):
+        with self._device.beside(array) as device, self._set("device", device):
             yield device
 
     def labels(self, values: Any) -> Any:
@@ -75,32 +75,40 @@ class CudaBackend:
 
         What they make is on the host when all have been called.
         """
-        with self._device.lane() as lane:
-            batch = Batch(self._device, lane, [step[1:] for step in steps if step[0] == 0])
-            with self._on(batch):
+        device = self.device
+        with device.lane() as lane:
+            batch = Batch(device, lane, [step[1:] for step in steps if step[0] == 0])
+            with self._set("batch", batch):
                 for group in groups:
                     group()
             batch.settle()
         return True
 
+    def on_host(self, values: Any) -> Any:
+        """Return a copy of an array that lies on a device."""
+        with self.beside(values) as device:
+            return device.get(values)
+
     @property
-    def device(self) -> Device | Batch:
-        """The device; while a batch is under way on this thread, the batch."""
+    def device(self) -> Device:
+        """The device that this thread works on."""
         return getattr(self._local, "device", None) or self._device
 
     @contextmanager
-    def _on(self, device: Device | Batch) -> Iterator[None]:
-        before = getattr(self._local, "device", None)
-        self._local.device = device
+    def _set(self, name: str, value: Any) -> Iterator[None]:
+        """Set what this thread works on, for a while."""
+        before = getattr(self._local, name, None)
+        setattr(self._local, name, value)
         try:
             yield
         finally:
-            self._local.device = before
+            setattr(self._local, name, before)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function on the device that its arrays lie on."""
-        if getattr(self._local, "device", None) is not None:
-            function(self.device, *arguments)
+        batch = getattr(self._local, "batch", None)
+        if batch is not None:
+            function(batch, *arguments)
             return
         there = next((x for x in arguments if self._device.holds(x)), None)
         with self._device.beside(there) as device:

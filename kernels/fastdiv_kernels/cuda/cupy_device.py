@@ -179,6 +179,10 @@ class CupyDevice:
                 array = self._cupy.from_dlpack(array)
         return self._cupy.ascontiguousarray(self._cupy.asarray(array))
 
+    def get(self, array: Any) -> Any:
+        """Return a copy of an array on the host."""
+        return self.put(array).get()
+
     def predictions(self, array: Any) -> Any:
         """Return predictions on the device, in C order."""
         return self.put(array)

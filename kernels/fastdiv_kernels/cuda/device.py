@@ -60,6 +60,10 @@ class Device(Protocol):
         """Return an array on the device, in C order: the same if it is that."""
         ...
 
+    def get(self, array: Any) -> Any:
+        """Return a copy of an array on the host."""
+        ...
+
     def predictions(self, array: Any) -> Any:
         """Return predictions on the device, in C order."""
         ...
