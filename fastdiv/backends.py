@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, cast
 
+import fastdiv
 from fastdiv.errors import UsageError
+from fastdiv.trial import kept_trial
 
 if TYPE_CHECKING:
     from fastdiv_kernels.contract import Backend
@@ -16,12 +18,14 @@ BACKENDS = {
     "reference": "fastdiv_kernels.reference",
 }
 CHOICES = ("auto", *BACKENDS)
+TRY = "`fastdiv doctor --measure` does"
+UNTRIED = "nobody has tried whether this GPU is faster with data of the host"
 
 
 def resolve(name: str = "auto") -> Backend:
     """Load the backend of a name; `auto` takes the CPU. Nothing falls back silently."""
     if name == "auto":
-        name, _ = chosen()
+        name = "cpu"
     if name not in BACKENDS:
         raise UsageError(f"no backend is called {name!r}: choose one of {', '.join(CHOICES)}")
     why = why_not(name)
@@ -29,6 +33,20 @@ def resolve(name: str = "auto") -> Backend:
         raise UsageError(f"backend {name!r} cannot run here: {why}")
     module = _module(name)
     return cast("Backend", module.load() if hasattr(module, "load") else module)
+
+
+def resolve_for_dumps(name: str = "auto") -> Backend:
+    """Load the backend of a name; `auto` takes the one that a trial here found to be faster."""
+    return resolve(chosen()[0] if name == "auto" else name)
+
+
+def resolve_for_run(name: str) -> Backend:
+    """Load the backend that a run was made with, the CPU where that cannot run here.
+
+    What is stored was scored by it; totals of that are the same, but for what temperatures
+    change, which is to 1e-6.
+    """
+    return resolve("cpu" if name in BACKENDS and why_not(name) is not None else name)
 
 
 def why_not(name: str) -> str | None:
@@ -48,8 +66,24 @@ def examination_of(name: str) -> dict[str, Any]:
 
 
 def chosen() -> tuple[str, str]:
-    """Return which backend `auto` takes, and why."""
-    return "cpu", "data in the memory of the host is scored there, unless --backend says otherwise"
+    """Return which backend `auto` takes for dumps and data of the host, and why.
+
+    Data that lies on a GPU is scored there. CuPy is not imported unless a trial speaks for it.
+    """
+    trial = kept_trial()
+    if trial is None:
+        return "cpu", f"{UNTRIED}: {TRY}"
+    if trial.version != fastdiv.__version__:
+        return "cpu", f"{UNTRIED} since fastdiv {trial.version}: {TRY}"
+    name, why = trial.verdict()
+    if name == "cpu":
+        return name, why
+    missing = why_not(name)
+    if missing is not None:
+        return "cpu", f"{why}, but it cannot run any more: {missing}"
+    if resolve(name).describe() != trial.on[name]:
+        return "cpu", f"{UNTRIED}, but another: {TRY}"
+    return name, why
 
 
 def _module(name: str) -> Any:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fastdiv.backends import resolve
+from fastdiv.backends import resolve_for_dumps
 from fastdiv.batch import Batch, Chunk
 from fastdiv.errors import UsageError
 from fastdiv.pipeline import Pipeline
@@ -133,7 +133,7 @@ def analyze(
     """
     started = time.perf_counter()
     options = Options(duplicates, scores, clip, strict)
-    kernels = resolve(backend)
+    kernels = resolve_for_dumps(backend)
     threads = usable_threads(threads)
     names = parse_class_names(class_names)
     if predictions is not None and not isinstance(predictions, str):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastdiv.backends import resolve
+from fastdiv.backends import resolve_for_run
 from fastdiv.errors import DataError, UsageError
 from fastdiv.explain.pair import TRAINING, epochs_in_words
 from fastdiv.metrics import EPOCH_METRICS, TRANSITION_METRICS, EpochRow, PairRow, table
@@ -110,7 +110,7 @@ class Run:
         return sample_schema(id_type, self.summary["class_names"] is not None)
 
     def _sample_batches(self, schema: pa.Schema) -> Any:
-        kernels = resolve(self.summary["backend"]["name"])
+        kernels = resolve_for_run(self.summary["backend"]["name"])
         threads = usable_threads(None)
         names = self.summary["class_names"]
         with ThreadPoolExecutor(threads) as pool:
@@ -144,7 +144,7 @@ class Run:
         if name not in self._views:
             samples = self._samples[splits.index(name)]
             names = self.summary["class_names"]
-            kernels = resolve(self.summary["backend"]["name"])
+            kernels = resolve_for_run(self.summary["backend"]["name"])
             names = None if names is None else tuple(names)
             evidence = Evidence(samples, names, kernels, usable_threads(None))
             self._views[name] = SplitView(self, name, evidence)
@@ -292,7 +292,7 @@ class Run:
 
     def _pair(self, samples: Samples, a: int, b: int) -> PairRow:
         """Total the transitions of a split from epoch a to epoch b."""
-        kernels = resolve(self.summary["backend"]["name"])
+        kernels = resolve_for_run(self.summary["backend"]["name"])
         threads = usable_threads(None)
         classes = self.summary["classes"]
         with ThreadPoolExecutor(threads) as pool:

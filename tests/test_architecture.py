@@ -25,7 +25,8 @@ ALLOWED = {
     "markup": set(),
     "batch": {"markup"},
     "arrays": {"errors"},
-    "backends": {"errors"},
+    "trial": {"errors"},
+    "backends": {"errors", "trial"},
     "scoring": {"arrays", "backends", "batch", "errors"},
     "sources": {"arrays", "batch", "errors", "scoring"},  # scoring: the names of kinds
     "plan": {"batch", "errors", "sources"},
@@ -76,17 +77,17 @@ ALLOWED = {
     },
     "render": {"check", "errors", "explain", "markup", "metrics", "plan", "rereading"},
     "demo": {"errors"},
-    "doctor": {"backends", "scoring"},
+    "doctor": {"backends", "batch", "errors", "scorer", "scoring", "trial"},
     "cli": {
         "backends", "check", "demo", "doctor", "engine", "errors", "explain", "plan", "render",
-        "run", "scoring", "sources",
+        "run", "scoring", "sources", "trial",
     },
 }  # fmt: skip
 # Types that a part may name though it may not use what they belong to.
 TYPE_NAMES = {("render", "sources"): {"Source"}}
 # Of the kernels, all may know the contract and what an exact sum is. Which backends there are is
 # known to `backends` alone, by name; the index is kept by the CPU whatever the backend.
-KERNELS = {"fastdiv_kernels.contract", "fastdiv_kernels.exact", "fastdiv_kernels.grid"}
+KERNELS = {f"fastdiv_kernels.{name}" for name in ("contract", "exact", "grid", "places")}
 # Pages are decoded there too.
 ON_THE_CPU = {
     "ledger": {"fastdiv_kernels.cpu.lookup"},

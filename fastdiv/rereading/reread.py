@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastdiv.backends import resolve
+from fastdiv.backends import resolve_for_run
 from fastdiv.errors import DataError, UsageError
 from fastdiv.explain.calibration.by_class import ByClass, blocks
 from fastdiv.explain.labels.joint import class_thresholds
@@ -131,7 +131,7 @@ def reread(
     check_layout(data, run, entry["ids"] == "position")
     rows = EpochRows(
         data, view.split, _number_in(data, run, number),
-        resolve(run.summary["backend"]["name"]),
+        resolve_for_run(run.summary["backend"]["name"]),
         None if clip is None else -float(np.log(clip)), usable_threads(threads),
     )  # fmt: skip
     thresholds = class_thresholds(side.labels, np.exp(-side.loss), side.classes)

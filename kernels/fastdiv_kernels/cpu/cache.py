@@ -31,6 +31,7 @@ import numpy as np
 from fastdiv_kernels.cpu.entry import HEADER, ITEMS, Form
 from fastdiv_kernels.cpu.machine_code import Call, Code, text_of
 from fastdiv_kernels.cpu.notice import compiling, tell
+from fastdiv_kernels.places import cache_of_the_user
 
 # Windows has none: there, several processes may compile the same at once.
 LOCKS: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
@@ -85,22 +86,10 @@ def directories() -> list[Path]:
     if os.environ.get("NUMBA_CACHE_DIR"):
         places = [Path(os.environ["NUMBA_CACHE_DIR"]) / "fastdiv"]
     else:
-        places = [Path(__file__).parent / "__pycache__" / "kernels", *_of_the_user()]
+        of_the_user = cache_of_the_user()
+        places = [Path(__file__).parent / "__pycache__" / "kernels"]
+        places += [] if of_the_user is None else [of_the_user / "kernels"]
     return [*places, _temporary()]
-
-
-def _of_the_user() -> list[Path]:
-    if sys.platform == "darwin":
-        named, usual = None, ("Library", "Caches")
-    elif sys.platform == "win32":
-        named, usual = os.environ.get("LOCALAPPDATA"), ("AppData", "Local")
-    else:
-        named, usual = os.environ.get("XDG_CACHE_HOME"), (".cache",)
-    try:
-        place = Path(named) if named else Path.home().joinpath(*usual)
-    except RuntimeError:  # nobody knows the home directory
-        return []
-    return [place / "fastdiv" / "kernels"] if place.is_absolute() else []
 
 
 def _temporary() -> Path:
