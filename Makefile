@@ -29,14 +29,10 @@ growth: $(VENV)/.bench ## measure whether time and memory stay in step up to 1,0
 	$(BIN)/python -m benchmarks.growth
 
 test-cuda: $(VENV)/.test-cuda ## pass the kernels' tests on a GPU, and again under compute-sanitizer where that is there
-	$(BIN)/fastdiv doctor
-	$(BIN)/python -m pytest -k cuda $(PYTEST_ARGS)
-	@if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
-	compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q -k "cuda and not host" tests/test_stored_kernels.py tests/test_kernels.py tests/test_profile.py || exit 1; \
-	done; else echo "compute-sanitizer is not there: memory and races are not checked"; fi
+	PYTHON=$(BIN)/python .ci/gpu test sanitize
 
 bench-cuda: $(VENV)/.bench-cuda ## measure on a GPU beside its memory and its peers; writes benchmarks/results/
-	$(BIN)/python -m benchmarks.cuda
+	PYTHON=$(BIN)/python .ci/gpu bench
 
 goals: $(VENV)/.bench ## print what speed is aimed at, beside what was measured last
 	$(BIN)/python -m benchmarks --goals

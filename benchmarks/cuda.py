@@ -11,7 +11,6 @@ import argparse
 import importlib.metadata
 import json
 import statistics
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,21 +19,27 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cuda_dumps import dumps, pinned_copies
+from benchmarks.cuda_peers import Call, peers
 from benchmarks.machine import this_machine
 from fastdiv_kernels.contract import BFLOAT16, Kind
 
 RESULTS = Path(__file__).parent / "results"
 BYTES = 512 << 20  # of predictions
+MANY = 1 << 22  # classes, of which there are few rows
+FEW_ROWS_BYTES = 64 << 20
 COPIES = 3  # of the inputs, which take turns
 STREAM_BYTES = 4 << 30
 PAIRED_ROWS = 1 << 30  # of transitions
 TIMED = 20
-# Dtypes and classes that are measured.
+TURNS = 3  # of dumps
+# Dtypes and classes that are measured; of the last few a row is larger than any cache.
 SHAPES = (
     *(("float32", c) for c in (2, 3, 5, 10, 16, 32, 33, 64, 100, 127, 255, 256, 1000, 1001, 4096)),
     *(("float32", c) for c in (32_000, 50_257, 200_000)),
     *((dtype, c) for dtype in ("float16", "bfloat16") for c in (10, 1000, 32_000)),
     ("float64", 1000),
+    *(("float32", c) for c in (1 << 22, 1 << 24)),
 )
 STREAM = r"""
 extern "C" __global__ void read(const float4* x, long long n, float* sums) {
@@ -54,7 +59,6 @@ extern "C" __global__ void read(const float4* x, long long n, float* sums) {
     if (sum == 12345.678f) sums[0] = sum;
 }
 """
-Call = Callable[[int], Any]  # given which of the inputs is to be taken
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,18 @@ class Bench:
         call: Call,
     ) -> None:  # fmt: skip
         """Time a competitor and say so."""
-        times = self.clock.times(call)
+        self.keep(case, competitor, rows, classes, dtype, moved, self.clock.times(call))
+
+    def keep(
+        self, case: str, competitor: str, rows: int, classes: int, dtype: str, moved: int,
+        times: list[float],
+    ) -> None:  # fmt: skip
+        """Keep what was timed, and say so."""
         found = Result(
             case, competitor, rows, classes, dtype, moved, statistics.median(times), min(times)
         )
         self.results.append(found)
-        print(f"{case:<14}{dtype:<9}{classes:>7}  {competitor:<28}{found.gb_per_s:8.0f} GB/s")
+        print(f"{case:<14} {dtype:<9}{classes:>7}  {competitor:<28}{found.gb_per_s:8.0f} GB/s")
 
     def stream(self) -> None:
         """Measure what memory gives: read alone, and copied."""
@@ -141,12 +151,15 @@ class Bench:
             other[...] = x
 
         self.measure("stream", "copy", n, 0, "float32", 2 * x.nbytes, copy)
+        size, from_pinned = pinned_copies(self.cupy, self.scale)
+        self.measure("stream", "from pinned memory", size, 0, "uint8", size, from_pinned)
 
     def score(self) -> None:
         """Measure the full set of scores of every shape."""
         for dtype, c in SHAPES:
             itemsize = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-            rows = max(4, int(BYTES * self.scale) // (itemsize * c))
+            size = BYTES if c < MANY else FEW_ROWS_BYTES
+            rows = max(1 if c >= MANY else 4, int(size * self.scale) // (itemsize * c))
             inputs = [self._logits(dtype, rows, c, seed) for seed in range(COPIES)]
             moved = rows * (c * itemsize + 4 + 22 + (4 if dtype == "float64" else 0))
             out = self._room(rows, dtype)
@@ -156,7 +169,7 @@ class Bench:
                     *inputs[i], Kind.LOGITS, *out
                 ),
             )  # fmt: skip
-            for name, call in self._peers(dtype, inputs):
+            for name, call in peers(self.cupy, dtype, inputs):
                 self.measure("score", name, rows, c, dtype, moved, call)
 
     def _logits(self, dtype: str, rows: int, c: int, seed: int) -> tuple[Any, Any]:
@@ -171,36 +184,6 @@ class Bench:
         loss = "float64" if dtype == "float64" else "float32"
         names = (loss, "bool", "int32", "float32", "float32", "float32", "int32", "uint8")
         return [self.cupy.empty(rows, name) for name in names]
-
-    def _peers(self, dtype: str, inputs: list[tuple[Any, Any]]) -> Iterator[tuple[str, Call]]:
-        if dtype == "float32":
-            yield "CuPy", lambda i: _with_cupy(self.cupy, *inputs[i])
-        if dtype == "float64":
-            return
-        try:
-            import torch
-        except ImportError:
-            return
-        if not torch.cuda.is_available():
-            return
-        from benchmarks.torch_peers import full, two
-
-        def tensor(x: Any) -> Any:
-            if dtype != "bfloat16":
-                return torch.from_dlpack(x)
-            return torch.from_dlpack(x.view("int16")).view(torch.bfloat16)
-
-        tensors = [(tensor(x), torch.from_dlpack(y).long()) for x, y in inputs]
-        version = torch.__version__
-        yield f"torch {version}: loss, correct", lambda i: two(*tensors[i])
-        yield f"torch {version}: full set", lambda i: full(*tensors[i])
-        compiled = torch.compile(full, fullgraph=True, dynamic=False)
-        try:
-            compiled(*tensors[0])
-        except RuntimeError as error:
-            print(f"torch.compile does not run here: {str(error).splitlines()[0]}")
-            return
-        yield f"torch.compile {version}: full set", lambda i: compiled(*tensors[i])
 
     def transitions(self) -> None:
         """Measure transitions of stored scores."""
@@ -220,22 +203,12 @@ class Bench:
             lambda i: self.kernels.transitions(*columns, counts, sums),
         )  # fmt: skip
 
-
-def _with_cupy(cupy: Any, x: Any, y: Any) -> tuple[Any, ...]:
-    """Compute the full set as one writes it with arrays."""
-    rows = cupy.arange(len(x))
-    m = x.max(axis=1, keepdims=True)
-    u = cupy.exp(x - m)
-    p = u / u.sum(axis=1, keepdims=True)
-    of_label = p[rows, y]
-    predicted = x.argmax(axis=1)
-    label = x[rows, y].copy()
-    others = x.copy()
-    others[rows, y] = -np.inf
-    margin = label - others.max(axis=1)
-    brier = (p * p).sum(axis=1) - 2 * of_label + 1
-    rank = (x > label[:, None]).sum(axis=1)
-    return -cupy.log(of_label), predicted == y, p[rows, predicted], margin, brier, rank
+    def dumps(self) -> None:
+        """Measure Parquet dumps of the host, by the clock of the host."""
+        for x in dumps(self.scale, TURNS if self.scale == 1 else 1):
+            self.keep(
+                f"dump, {x.layout}", x.competitor, x.rows, x.classes, "float32", x.moved, x.times
+            )
 
 
 def table(results: list[Result]) -> str:
@@ -257,7 +230,17 @@ def table(results: list[Result]) -> str:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("fastdiv", "numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton"):
+    for name in (
+        "fastdiv",
+        "numpy",
+        "pyarrow",
+        "cupy-cuda13x",
+        "cupy-cuda12x",
+        "torch",
+        "triton",
+        "liger-kernel",
+        "quack-kernels",
+    ):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
@@ -278,6 +261,7 @@ def main(arguments: list[str] | None = None) -> Path:
     bench.stream()
     bench.score()
     bench.transitions()
+    bench.dumps()
     device = examination_of("cuda")
     now = datetime.now(UTC)
     name = "".join(x if x.isalnum() else "-" for x in device["devices"][0]["name"].lower())

@@ -9,7 +9,7 @@ import pytest
 from fastdiv.batch import Scores
 from fastdiv_kernels.contract import TIE, Kind, Reason
 from fastdiv_kernels.cuda import CudaBackend
-from fastdiv_kernels.cuda.score import AT_ONCE, FEW, LENGTH, WARP
+from fastdiv_kernels.cuda.score import AT_ONCE, FEW, LENGTH, READS, WARP
 from tests.test_kernels import (
     DTYPES,
     FLOATS,
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(cuda_host.COMPILER is None, reason="there is no 
 BORDERS = sorted(
     {FEW, WARP, LENGTH, 2 * LENGTH}
     | {AT_ONCE[itemsize] << team for itemsize in (4, 8) for team in range(1, 6)}
+    | {READS * AT_ONCE[itemsize] << team for itemsize in (4, 8) for team in (3, 4)}
 )
 CLASSES = sorted({c + more for c in BORDERS for more in (-1, 0, 1, 5)} | set(range(2, 41)))
 # Of each shape few: odd and even, whole vectors or not.
