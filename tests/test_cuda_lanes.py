@@ -4,12 +4,15 @@ import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cuda_host
 import fake_cupy
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from dumps import make, write_files
+from dumps import as_list, make, write_files
 from test_cuda_engine import check_same
 
 import fastdiv
@@ -218,3 +221,31 @@ def test_a_source_is_compiled_by_one_thread(device, monkeypatch):
         found = list(pool.map(compiled, range(4)))
     assert len(fake_cupy.RawModule.made) == before + 1
     assert len(set(map(id, found))) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_plain_pages_go_to_the_device_from_where_they_lie(device, tmp_path, monkeypatch):
+    rows = make(n=3000, c=16)[0]
+    table = pa.table({"id": rows.ids, "label": rows.y, "logits": as_list(rows.x)})
+    path = tmp_path / "preds.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False, data_page_size=20_000)
+    seen = []
+
+    def watched(lane, room, places):
+        if room.ndim == 2:  # predictions
+            maps = [line for line in Path("/proc/self/maps").read_text().splitlines()
+                    if line.endswith(str(path))]  # fmt: skip
+            ends = [tuple(int(x, 16) for x in line.split()[0].split("-")) for line in maps]
+            seen.extend(
+                (size, any(start <= at and at + size <= end for start, end in ends))
+                for at, size in places
+            )
+        upload(lane, room, places)
+
+    upload = cupy_device.CupyLane.upload
+    monkeypatch.setattr(cupy_device.CupyLane, "upload", watched)
+    got = fastdiv.analyze(path, kind="logits", backend="cuda")
+    assert got.summary["read_by"]["arrow"] == []
+    assert sum(size for size, _ in seen) == rows.x.nbytes
+    assert len(seen) > 5
+    assert all(of_the_file for _, of_the_file in seen)
