@@ -5,12 +5,14 @@ device cannot be used on another. So it tells whether the device asks CuPy for w
 waits where it has to; that CuPy does it, only a GPU can tell.
 """
 
+import ast
 import ctypes
 import functools
 import threading
 import time
 import types
 import typing
+import weakref
 
 import cuda_host
 import numpy as np
@@ -116,6 +118,7 @@ def device_number():
 
 class Device:
     attributes: typing.ClassVar = {"MultiProcessorCount": 3}
+    compute_capability = "90"
 
     def __init__(self, number=None):
         self.id = device_number() if number is None else number
@@ -212,47 +215,105 @@ def memcpy_async(to, source, size, kind, stream):
     of.queue(lambda: ctypes.memmove(to, source, size))
 
 
-class RawModule:
-    made: typing.ClassVar = []  # options
+class NVRTCError(RuntimeError):
+    pass
 
-    def __init__(self, code, options):
-        RawModule.made.append(options)
-        known = [n for n in cuda_host.sources.names() if cuda_host.sources.text(n) == code]
-        source = known[0] if known else None
+
+class Nvrtc:
+    """A compiler whose code says what it was made from."""
+
+    NVRTCError = NVRTCError
+
+    def __init__(self, archs=(80, 90)):
+        self.archs = archs
+        self.made = []  # (source, options)
+        self.live = set()  # programs
+
+    def getVersion(self):  # noqa: N802
+        return 13, 0
+
+    def getSupportedArchs(self):  # noqa: N802
+        return self.archs
+
+    def createProgram(self, code, name, headers, include_names):  # noqa: N802
+        source = name.removesuffix(".cu")
+        assert code == cuda_host.sources.text(source)
+        self.made.append([source, None])
+        self.live.add(len(self.made) - 1)
+        return len(self.made) - 1
+
+    def compileProgram(self, program, options):  # noqa: N802
+        self.made[program][1] = options
+        if any("FAIL" in option for option in options):
+            raise NVRTCError("NVRTC_ERROR_COMPILATION (6)")
+
+    def getCUBIN(self, program):  # noqa: N802
+        source, options = self.made[program]
+        assert any("sm_" in option for option in options)
+        return repr((source, options)).encode()
+
+    def getPTX(self, program):  # noqa: N802
+        return repr(tuple(self.made[program])) + " "
+
+    def getProgramLog(self, program):  # noqa: N802
+        return "line 1: no"
+
+    def destroyProgram(self, program):  # noqa: N802
+        self.live.remove(program)
+
+
+class Module:
+    """What was loaded on a device."""
+
+    def load(self, code):
+        assert isinstance(code, bytes)
+        source, options = ast.literal_eval(code.decode().strip())
         defined = [o[2:].split("=") for o in options if o.startswith("-D")]
-        self._of = source, tuple((name, int(value)) for name, value in defined)
+        self.of = source, tuple((name, int(value)) for name, value in defined)
+        self.device = device_number()
 
     def get_function(self, kernel):
-        source, defined = self._of
-        if source is None:  # of the benchmarks, for the device alone
-            return lambda grid, block, arguments: time.sleep(1e-6)
-        device = cuda_host.HostDevice()
-
-        def run(grid, block, arguments, shared_mem=0):
-            assert len(block) == 1
-            blocks = grid[0] if len(grid) == 1 else grid
-            arrays = [x for x in arguments if isinstance(x, Ndarray)]
-            assert all(x.number == device_number() for x in arrays), "of another device"
-            given = [x.view(np.ndarray) if isinstance(x, Ndarray) else x for x in arguments]
-            get_current_stream().queue(
-                lambda: device.launch(source, defined, kernel, blocks, block[0], given, shared_mem)
-            )
-
-        function = types.SimpleNamespace(max_dynamic_shared_size_bytes=48 << 10)
-        return _Function(run, function)
+        return Function(self, kernel)
 
 
-class _Function:
-    def __init__(self, run, attributes):
-        self.__dict__["_run"] = run
-        self.__dict__["_attributes"] = attributes
-
-    def __setattr__(self, name, value):
-        setattr(self._attributes, name, value)
+class Function:
+    def __init__(self, module, kernel):
+        self.module, self.kernel = module, kernel
+        self.most_shared = 48 << 10
+        self.ptr = id(self)
+        FUNCTIONS[self.ptr] = self
 
     def __call__(self, grid, block, arguments, shared_mem=0):
-        assert shared_mem <= self._attributes.max_dynamic_shared_size_bytes
-        self._run(grid, block, arguments, shared_mem)
+        source, defined = self.module.of
+        assert self.module.device == device_number(), "code of another device"
+        assert shared_mem <= self.most_shared
+        assert len(block) == 1
+        blocks = grid[0] if len(grid) == 1 else grid
+        arrays = [x for x in arguments if isinstance(x, Ndarray)]
+        assert all(x.number == device_number() for x in arrays), "of another device"
+        given = [x.view(np.ndarray) if isinstance(x, Ndarray) else x for x in arguments]
+        device = cuda_host.HostDevice()
+        get_current_stream().queue(
+            lambda: device.launch(source, defined, self.kernel, blocks, block[0], given, shared_mem)
+        )
+
+
+FUNCTIONS = weakref.WeakValueDictionary()
+
+
+def set_attribute(function, attribute, value):
+    assert attribute == 8
+    FUNCTIONS[function].most_shared = value
+
+
+class RawModule:
+    """Of the benchmarks, for a device alone."""
+
+    def __init__(self, code, options):
+        pass
+
+    def get_function(self, kernel):
+        return lambda grid, block, arguments: time.sleep(1e-6)
 
 
 class RandomState:
@@ -295,6 +356,10 @@ def module(devices=1):
     cupy = types.ModuleType("cupy")
     cupy.cuda = types.SimpleNamespace(
         Device=Device, runtime=runtime, Event=Event, Stream=Stream, ExternalStream=ExternalStream,
+        nvrtc=Nvrtc(), function=types.SimpleNamespace(Module=Module),
+        driver=types.SimpleNamespace(
+            funcSetAttribute=set_attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8
+        ),
         get_current_stream=get_current_stream, alloc_pinned_memory=alloc_pinned_memory,
         get_elapsed_time=lambda start, stop: (stop.at - start.at) * 1e3,
     )  # fmt: skip

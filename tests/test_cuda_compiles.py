@@ -63,7 +63,7 @@ def compiled(name, defined, architecture):
     text = sources.text(name).encode()
     program = sound(nvrtc.nvrtcCreateProgram(text, f"{name}.cu".encode(), 0, [], []))
     options = [*sources.OPTIONS, f"--gpu-architecture={architecture}", "--ptxas-options=-v",
-               "--ptxas-options=--warn-on-spills", "-default-device"]  # fmt: skip
+               "--ptxas-options=--warn-on-spills"]  # fmt: skip
     options += [f"-D{k}={v}" for k, v in defined]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
     log = b" " * sound(nvrtc.nvrtcGetProgramLogSize(program))
@@ -80,7 +80,7 @@ def assembly(name, defined):
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed")
     text = sources.text(name).encode()
     _, program = nvrtc.nvrtcCreateProgram(text, f"{name}.cu".encode(), 0, [], [])
-    options = [*sources.OPTIONS, "--gpu-architecture=compute_90", "-default-device"]
+    options = [*sources.OPTIONS, "--gpu-architecture=compute_90"]
     options += [f"-D{k}={v}" for k, v in defined]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
     assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS

@@ -19,7 +19,9 @@ needs_compiler = pytest.mark.skipif(cuda_host.COMPILER is None, reason="there is
 
 
 @pytest.fixture
-def cupy(monkeypatch):
+def cupy(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
     def install(**options):
         monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module(**options))
 
@@ -127,10 +129,11 @@ def test_arrays_of_a_device_that_do_not_fit_are_refused_cuda(cupy):
 @needs_compiler
 def test_each_build_of_a_source_is_compiled_once_cuda(cupy):
     cupy()
-    backend, before = resolve("cuda"), len(fake_cupy.RawModule.made)
+    backend = resolve("cuda")
     for _ in range(3):
         backend.transitions(*columns(), *totals())
-    assert fake_cupy.RawModule.made[before:] == [("--std=c++17", "-DLOSS_BYTES=4")]
+    wanted = ("--std=c++17", "-default-device", "--gpu-architecture=sm_90", "-DLOSS_BYTES=4")
+    assert sys.modules["cupy"].cuda.nvrtc.made == [["transitions", wanted]]
 
 
 @pytest.mark.skipif(WHY_NO_GPU is not None, reason=f"no test runs on a GPU: {WHY_NO_GPU}")

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fastdiv_kernels.cuda.compiled import code_of
 from fastdiv_kernels.cuda.device import Definitions, Place, parts_of
-from fastdiv_kernels.cuda.sources import OPTIONS, text
 
 PART_BYTES, PARTS = 4 << 20, 2  # of pinned memory on the way to a device
+OLDEST = 80  # compute capability: warps add and compare at once, and shared memory is 99 KB
 CUDA = 2  # of DLPack's devices
 INSTALL = "pip install 'fastdiv[cuda13]', or [cuda12] where the driver is older"
 
@@ -32,7 +33,15 @@ def why_not() -> str | None:
         devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"there is no GPU that CUDA can use ({_first_line(error)}): see nvidia-smi"
-    return None if devices else "there is no GPU that CUDA can use: see nvidia-smi"
+    if not devices:
+        return "there is no GPU that CUDA can use: see nvidia-smi"
+    capability = int(cupy.cuda.Device().compute_capability)
+    if capability < OLDEST:
+        return (
+            f"the GPU has compute capability {capability / 10}, but {OLDEST / 10} is needed: "
+            "choose another with CUDA_VISIBLE_DEVICES"
+        )
+    return None
 
 
 def devices() -> list[dict[str, Any]]:
@@ -81,6 +90,7 @@ class CupyDevice:
         self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
         self._functions: dict[tuple[str, Definitions, str], Any] = {}
         self._modules: dict[tuple[str, Definitions], Any] = {}
+        self._shared: dict[tuple[str, Definitions, str], int] = {}  # bytes that it may have
         self._compiling = threading.Lock()
         self._free: list[CupyLane] = []  # its methods are atomic
         self._others: dict[int, CupyDevice] = {}
@@ -214,24 +224,31 @@ class CupyDevice:
         threads: int, arguments: Sequence[Any], shared: int = 0,
     ) -> None:  # fmt: skip
         """Run a kernel of a source."""
-        function = self._function(source, definitions, kernel)
-        if shared:  # with what kernels declare it may be more than 48 KB
-            function.max_dynamic_shared_size_bytes = shared
+        key = source, definitions, kernel
+        function = self._functions.get(key) or self._made(key)
+        if shared > self._shared.get(key, 0):  # with what kernels declare it may be above 48 KB
+            driver = self._cupy.cuda.driver
+            most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            driver.funcSetAttribute(function.ptr, most, shared)
+            self._shared[key] = shared
         grid = (blocks,) if isinstance(blocks, int) else blocks
         function(grid, (threads,), tuple(arguments), shared_mem=shared)
 
-    def _function(self, source: str, definitions: Definitions, kernel: str) -> Any:
-        key = source, definitions, kernel
-        if key in self._functions:
-            return self._functions[key]
-        with self._compiling:  # once, whichever thread is first
-            if key not in self._functions:
-                if key[:2] not in self._modules:
-                    defined = tuple(f"-D{name}={value}" for name, value in definitions)
-                    made = self._cupy.RawModule(code=text(source), options=(*OPTIONS, *defined))
-                    self._modules[key[:2]] = made
-                self._functions[key] = self._modules[key[:2]].get_function(kernel)
-        return self._functions[key]
+    def _made(self, key: tuple[str, Definitions, str]) -> Any:
+        """Compile the source of a kernel, or find it compiled; once, whichever thread is first."""
+        source, definitions, kernel = key
+        with self._compiling:
+            if key in self._functions:
+                return self._functions[key]
+            module = self._modules.get(key[:2])
+            if module is None:
+                capability = int(self._device.compute_capability)
+                code = code_of(self._cupy.cuda.nvrtc, source, definitions, capability)
+                module = self._cupy.cuda.function.Module()
+                module.load(code)
+                self._modules[key[:2]] = module
+            function = self._functions[key] = module.get_function(kernel)
+        return function
 
 
 class CupyLane:

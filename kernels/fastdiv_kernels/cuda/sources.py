@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OPTIONS = ("--std=c++17",)
+OPTIONS = ("--std=c++17", "-default-device")
 INCLUDED = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 KERNEL = re.compile(
     r'^extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(', re.M
