@@ -12,8 +12,8 @@ from fastdiv.errors import UsageError
 from fastdiv_kernels.contract import BFLOAT16, Array
 
 INT32 = np.iinfo(np.int32)
-CUDA = 2  # DLPack's devices
-ON_THE_HOST = (1, 3, 13)  # those whose memory NumPy can read: CPU, pinned, managed
+CUDA, MANAGED = 2, 13  # DLPack's devices
+ON_THE_HOST = (1, 3, MANAGED)  # those whose memory NumPy can read: CPU, pinned, managed
 
 
 def address(array: Array) -> int:
@@ -24,11 +24,12 @@ def address(array: Array) -> int:
 
 def on_device(values: Any) -> bool:
     """Say whether values lie in the memory of a GPU that CUDA knows."""
-    if hasattr(values, "__cuda_array_interface__"):
-        return True
-    if not hasattr(values, "__dlpack_device__") or type(values) is np.ndarray:
+    if type(values) is np.ndarray:
         return False
-    return int(values.__dlpack_device__()[0]) == CUDA
+    if not hasattr(values, "__dlpack_device__"):
+        return hasattr(values, "__cuda_array_interface__")
+    kind = int(values.__dlpack_device__()[0])  # torch's other attribute may raise
+    return kind == CUDA or (kind == MANAGED and hasattr(values, "__cuda_array_interface__"))
 
 
 def as_array(values: Any, what: str) -> tuple[Array, bool]:

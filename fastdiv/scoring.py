@@ -132,7 +132,9 @@ def _score_on_device(predictions: Any, labels: Any, kind: Kind, out: Scores | No
     """Score predictions where they lie, on a GPU; so do the scores."""
     kernels = kernels_on_device()
     with kernels.beside(predictions) as device:
-        return _scored_there(kernels, device, predictions, labels, kind, out)
+        scores = _scored_there(kernels, device, predictions, labels, kind, out)
+        device.leave(predictions, labels)
+        return scores
 
 
 def _scored_there(
@@ -236,36 +238,44 @@ def score_batch(
     row_bytes = dtype.itemsize * c
     step = max(1, TILE_BYTES // row_bytes, min(TILE_ROWS, MOST_TILE_BYTES // row_bytes))
 
-    def score_rows(x: Array, labels: NDArray[np.int32], scores: Scores, start: int) -> None:
+    def score_rows(x: Array, labels: NDArray[np.int32], scores: Scores) -> None:
         kernels.score(x, labels, kind, *scores.arrays())
-        if batch.problems is not None:
-            _note_problems(scores, batch.problems[start : start + len(x)])
         if scores.profile is not None:
             kernels.profile(x, kind, scores.predicted, scores.profile)
+
+    def mend(scores: Scores, start: int) -> None:
+        if batch.problems is not None:
+            _note_problems(scores, batch.problems[start : start + len(scores)])
         if clip_nats is not None:
             np.minimum(scores.loss, scores.loss.dtype.type(clip_nats), out=scores.loss)
 
-    only_kernels = batch.problems is None and clip_nats is None
-    if only_kernels and (kernels.copies or 4 * n > step):  # else saying what is called takes longer
-        whole = room.rows(0, n)
-        groups = [lambda: score_rows(batch.pieces[0], batch.labels, whole, 0)]
-        if note is not None:
-            groups.append(lambda: note(slice(0, n), whole))
-        steps = _steps(batch.pieces, step, n, note is not None)
-        if steps and kernels.in_tiles(groups, steps):
-            return room.rows(0, n)
+    whole = room.rows(0, n)
+    groups = [lambda: score_rows(batch.pieces[0], batch.labels, whole)]
+    if note is not None:
+        groups.append(lambda: note(slice(0, n), whole))
+    steps = _steps(batch.pieces, step, n, note is not None)
+    if batch.problems is None and clip_nats is None:
+        # With few rows saying what is called takes longer than calling it, but for copies.
+        if (kernels.copies or 4 * n > step) and steps and kernels.in_tiles(groups, steps):
+            return whole
+    elif kernels.copies and steps:
+        kernels.in_tiles(groups[:1], [x for x in steps if x[0] == 0])
+        mend(whole, 0)
+        kernels.in_tiles(groups[1:], [(0, 0, n, 0)])
+        return whole
     start = noted = 0
     for piece in batch.pieces:
         for at in range(0, len(piece), step):
             x = piece[at : at + step]
             rows = slice(start, start + len(x))
-            score_rows(x, batch.labels[rows], room.take(rows), start)
+            score_rows(x, batch.labels[rows], room.take(rows))
+            mend(room.take(rows), start)
             start = rows.stop
             if note is not None and (start - noted >= TILE_ROWS or start == n):
                 rows = slice(noted, start)
                 note(rows, room.take(rows))
                 noted = start
-    return room.rows(0, n)
+    return whole
 
 
 def _steps(pieces: list[Array], step: int, n: int, noting: bool) -> list[tuple[int, int, int, int]]:
@@ -295,6 +305,8 @@ def _note_problems(scores: Scores, problems: NDArray[np.uint8]) -> None:
     scores.predicted[bad] = scores.rank[bad] = -1
     for values in (scores.loss, scores.confidence, scores.margin, scores.brier):
         values[bad] = np.nan
+    if scores.profile is not None:
+        scores.profile[bad] = 0
 
 
 def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:

@@ -63,7 +63,8 @@ def kept_trial() -> Trial | None:
             Case(int(c["classes"]), {b: float(c["rows_per_s"][b]) for b in ("cpu", "cuda")})
             for c in found["cases"]
         ]
-        trial = Trial(str(found["version"]), dict(found["on"]), int(found["threads"]), cases)
+        on = {b: str(found["on"][b]) for b in ("cpu", "cuda")}
+        trial = Trial(str(found["version"]), on, int(found["threads"]), cases)
         usable = cases and all(min(c.rows_per_s.values()) > 0 for c in cases)
         return trial if usable else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -56,10 +56,16 @@ class Stream:
 
     def __enter__(self):
         stack().append(self)
-        return self
+        return self.use()
 
-    def __exit__(self, *error):
+    def __exit__(self, *error):  # as CuPy's, which forgets what was set by `use`
         assert stack().pop() is self
+        before = [stream for stream in stack() if stream.device == self.device]
+        current()[self.device] = before[-1] if before else default_stream(self.device)
+
+    def use(self):
+        current()[self.device] = self
+        return self
 
 
 class ExternalStream(Stream):
@@ -101,6 +107,12 @@ def stack():
     return here.streams
 
 
+def current():
+    if not hasattr(here, "current"):
+        here.current = {}
+    return here.current
+
+
 @functools.cache
 def default_stream(device):
     with Device(device):
@@ -108,8 +120,7 @@ def default_stream(device):
 
 
 def get_current_stream():
-    mine = [stream for stream in stack() if stream.device == device_number()]
-    return mine[-1] if mine else default_stream(device_number())
+    return current().get(device_number()) or default_stream(device_number())
 
 
 def device_number():
@@ -117,7 +128,9 @@ def device_number():
 
 
 class Device:
-    attributes: typing.ClassVar = {"MultiProcessorCount": 3}
+    attributes: typing.ClassVar = {
+        "MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 99 << 10
+    }  # fmt: skip
     compute_capability = "90"
 
     def __init__(self, number=None):
@@ -159,8 +172,13 @@ class Ndarray(np.ndarray):
             get_current_stream().run()
         return self.view(np.ndarray).copy()
 
-    def astype(self, dtype):
+    def astype(self, dtype, copy=True):
+        if self.dtype == dtype and not copy:
+            return self
         return asarray(self.get().astype(dtype))
+
+    def clip(self, low, high):
+        return asarray(self.get().clip(low, high))
 
     def copy(self):
         return asarray(self.get())
@@ -195,6 +213,9 @@ def zeros(shape, dtype):
 
 def empty(shape, dtype):
     return np.full(shape, 7, dtype).view(Ndarray)
+
+
+ON_DEVICE_1 = set()  # addresses of arrays that say so by nothing else
 
 
 class Pinned(np.ndarray):
@@ -301,9 +322,19 @@ class Function:
 FUNCTIONS = weakref.WeakValueDictionary()
 
 
+DECLARED = 5 << 10  # bytes of shared memory
+
+
 def set_attribute(function, attribute, value):
     assert attribute == 8
+    assert value <= (99 << 10) - DECLARED
     FUNCTIONS[function].most_shared = value
+
+
+def get_attribute(attribute, function):
+    assert attribute == 1
+    assert function in FUNCTIONS
+    return DECLARED
 
 
 class RawModule:
@@ -348,7 +379,11 @@ def module(devices=1):
             "multiProcessorCount": 3,
         }  # fmt: skip
 
+    def pointer_attributes(address):
+        return types.SimpleNamespace(device=1 if address in ON_DEVICE_1 else 0)
+
     runtime = types.SimpleNamespace(
+        pointerGetAttributes=pointer_attributes,
         CUDARuntimeError=CUDARuntimeError, getDeviceCount=count, getDeviceProperties=properties,
         driverGetVersion=lambda: 13010, runtimeGetVersion=lambda: 12090,
         memcpyAsync=memcpy_async, memcpyHostToDevice=1, memcpyDeviceToHost=2,
@@ -358,7 +393,8 @@ def module(devices=1):
         Device=Device, runtime=runtime, Event=Event, Stream=Stream, ExternalStream=ExternalStream,
         nvrtc=Nvrtc(), function=types.SimpleNamespace(Module=Module),
         driver=types.SimpleNamespace(
-            funcSetAttribute=set_attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8
+            funcSetAttribute=set_attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+            funcGetAttribute=get_attribute, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1,
         ),
         get_current_stream=get_current_stream, alloc_pinned_memory=alloc_pinned_memory,
         get_elapsed_time=lambda start, stop: (stop.at - start.at) * 1e3,
@@ -373,6 +409,7 @@ def module(devices=1):
     for name, value in {
         "ndarray": Ndarray, "asarray": asarray, "ascontiguousarray": ascontiguousarray,
         "zeros": zeros, "empty": empty, "RawModule": RawModule,
+        "from_dlpack": lambda x: x.__dlpack__(),
     }.items():  # fmt: skip
         setattr(cupy, name, value)
     return cupy

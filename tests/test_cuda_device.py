@@ -145,6 +145,16 @@ def test_a_backend_that_is_not_there_says_what_to_do_cuda(cupy, monkeypatch, cli
     monkeypatch.setitem(sys.modules, "cupy", None)
     for said in (why_not("cuda"), cli("analyze", tmp_path, "--backend", "cuda").err):
         assert "CuPy is not installed: pip install 'fastdiv[cuda13]'" in said
+    cupy()
+    broken = sys.modules["cupy"].cuda.nvrtc
+
+    def missing():
+        raise RuntimeError("CuPy failed to load libnvrtc.so.13: no such file")
+
+    monkeypatch.setattr(broken, "getVersion", missing, raising=False)
+    assert "NVRTC, cannot be used (CuPy failed to load libnvrtc.so.13: no such file)" in (
+        why_not("cuda")
+    )
     cupy(devices=None)
     assert why_not("cuda") == (
         "there is no GPU that CUDA can use (cudaErrorInsufficientDriver: the driver is too old): "
@@ -191,3 +201,16 @@ def test_the_doctor_says_where_code_is_kept_and_that_it_cannot_be(cli, monkeypat
     monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
     assert "5 B; it cannot be written to (see NUMBA_CACHE_DIR)" in cli("doctor").out
     jit.the_cache.cache_clear()
+
+
+def test_what_cupy_says_when_it_cannot_be_imported_is_told_cuda(monkeypatch, tmp_path):
+    package = tmp_path / "cupy" / "__init__.py"
+    package.parent.mkdir()
+    rule = "=" * 64
+    package.write_text(
+        f"raise ImportError('''\n{rule}\nFailed to import CuPy.\n\nOriginal error:\n"
+        f"  ImportError: libcublas.so.13: cannot open\n{rule}\n''')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    assert "CuPy cannot be imported (ImportError: libcublas.so.13: cannot open)" in why_not("cuda")

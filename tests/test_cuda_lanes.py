@@ -35,7 +35,7 @@ def cupy(monkeypatch, tmp_path):
 @pytest.fixture
 def device(monkeypatch, cupy):
     """Let all that asks for the backend have the same device, which it returns."""
-    device = cupy_device.CupyDevice()
+    device = cupy_device.device_of_number(cupy, 0)
     module = types.SimpleNamespace(load=lambda: CudaBackend(device), why_not=lambda: None)
     monkeypatch.setitem(sys.modules, "cuda_of_this_test", module)
     monkeypatch.setitem(backends.BACKENDS, "cuda", "cuda_of_this_test")
@@ -131,11 +131,33 @@ def test_lanes_follow_what_their_caller_queued(device, cupy):
     assert (made[-1] & 7 == 1).all()  # status: NaN
 
 
-class Tensor(fake_cupy.Ndarray):
-    """A tensor of torch."""
+class Tensor:
+    """A tensor of torch, which has its own way to say where it lies, and DLPack."""
+
+    def __init__(self, x, of_a_graph=False, words=False):
+        self.x, self.of_a_graph, self.words = x, of_a_graph, words
+        self.dtype = "torch.bfloat16" if words else f"torch.{x.dtype}"
+        self.device = x.device
 
     def detach(self):
-        return self
+        return Tensor(self.x, False, self.words)
+
+    def view(self, dtype):
+        assert dtype == "int16"
+        return Tensor(self.x.view(dtype))
+
+    @property
+    def __cuda_array_interface__(self):
+        if self.of_a_graph:
+            raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
+        return self.x.__cuda_array_interface__
+
+    def __dlpack_device__(self):
+        return self.x.__dlpack_device__()
+
+    def __dlpack__(self):
+        assert not self.of_a_graph
+        return self.x
 
 
 @pytest.fixture
@@ -145,7 +167,7 @@ def torch(monkeypatch):
     for stream in streams:
         stream.cuda_stream = id(stream)
     torch = types.ModuleType("torch")
-    torch.Tensor = Tensor
+    torch.Tensor, torch.int16 = Tensor, "int16"
     torch.cuda = types.SimpleNamespace(current_stream=lambda device: streams[0])
     monkeypatch.setitem(sys.modules, "torch", torch)
     return streams[0]
@@ -156,14 +178,14 @@ def test_tensors_of_torch_are_scored_on_its_stream(device, cupy, torch, newer, m
     if newer:  # from CuPy 14 on
         monkeypatch.setattr(
             fake_cupy.Stream, "from_external",
-            staticmethod(lambda stream: fake_cupy.ExternalStream(stream.cuda_stream)),
+            staticmethod(lambda given: fake_cupy.ExternalStream(given.__cuda_stream__()[1])),
             raising=False,
         )  # fmt: skip
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 5)).astype("f4"), rng.integers(0, 5, 60).astype("i4")
-    late = np.zeros_like(x).view(Tensor)
+    late = cupy.zeros(x.shape, "f4")
     torch.queue(lambda: late.view(np.ndarray).__setitem__(..., x))  # as a model's last kernel does
-    found = fastdiv.score(late, y, kind="logits")
+    found = fastdiv.score(Tensor(late), y, kind="logits")
     assert torch.waiting, "all of it was done, so a stream that is not torch's would not be noticed"
     host = found.on_host()  # on CuPy's stream
     np.testing.assert_allclose(host.loss, fastdiv.score(x, y, kind="logits").loss, rtol=1e-5)
@@ -189,8 +211,7 @@ def test_predictions_are_scored_on_the_device_that_they_lie_on(device, cupy):
 
 
 def test_threads_work_on_the_device_of_the_backend(cupy, monkeypatch):
-    with cupy.cuda.Device(1):
-        device = cupy_device.CupyDevice()
+    device = cupy_device.device_of_number(cupy, 1)
     backend = CudaBackend(device)
     x = np.random.default_rng(0).normal(size=(2000, 5)).astype("f4")
     y = np.zeros(2000, np.int32)
@@ -250,3 +271,100 @@ def test_plain_pages_go_to_the_device_from_where_they_lie(device, tmp_path, monk
     assert sum(size for size, _ in seen) == rows.x.nbytes
     assert len(seen) > 5
     assert all(of_the_file for _, of_the_file in seen)
+
+
+class OnlyInterface:
+    """An array as Numba's: it says where it lies, and has no DLPack."""
+
+    def __init__(self, x):
+        self.x = x
+        self.__cuda_array_interface__ = x.__cuda_array_interface__
+
+
+@pytest.fixture
+def from_interface(cupy, monkeypatch):
+    def asarray(x):
+        return x.x if isinstance(x, OnlyInterface) else fake_cupy.asarray(x)
+
+    cupy.asarray = asarray
+
+
+def test_arrays_of_other_libraries_are_found_on_their_device(device, cupy, from_interface):
+    x, y = np.random.default_rng(0).normal(size=(60, 5)).astype("f4"), np.zeros(60, "i4")
+    with cupy.cuda.Device(1):
+        there = cupy.asarray(x)
+    fake_cupy.ON_DEVICE_1.add(there.data.ptr)
+    found = fastdiv.score(OnlyInterface(there), y, kind="logits")
+    assert found.loss.number == 1
+    np.testing.assert_allclose(found.on_host().loss, fastdiv.score(x, y, kind="logits").loss, 1e-5)
+
+
+def test_memory_that_is_another_library_s_is_waited_for(device, cupy, from_interface):
+    x, y = cupy.zeros((60, 5), "f4"), cupy.zeros(60, "i4")
+    stream = fake_cupy.get_current_stream()
+    stream.synchronize()
+    fastdiv.score(x, y, kind="logits")
+    assert stream.waiting  # of CuPy: its pool keeps the order
+    fastdiv.score(OnlyInterface(x), y, kind="logits")
+    assert not stream.waiting
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors_that_belong_to_a_graph(device, cupy, torch, dtype):
+    rows = make(n=60, c=5)[0]
+    x = rows.x
+    if dtype == "bfloat16":
+        words = (x.view(np.uint32) >> 16).astype(np.uint16)
+        given, x = words, (words.astype(np.uint32) << 16).view(np.float32)
+    else:
+        given = x
+    given = Tensor(cupy.asarray(given), of_a_graph=True, words=dtype == "bfloat16")
+    found = fastdiv.score(given, rows.y, kind="logits").on_host()
+    wanted = fastdiv.score(x, rows.y, kind="logits")
+    np.testing.assert_allclose(found.loss, wanted.loss, 1e-5)
+    tracker = fastdiv.Tracker(kind="logits")
+    tracker.update(given, rows.y, rows.ids)
+    assert tracker.end_epoch().row["n"] == 60
+
+
+def test_the_stream_that_was_set_is_the_current_one_afterwards(device, cupy):
+    mine = fake_cupy.Stream()
+    mine.use()
+    x, y = np.zeros((60, 5), "f4"), np.zeros(60, "i4")
+    fastdiv.score(x, y, kind="logits", backend="cuda")
+    assert fake_cupy.get_current_stream() is mine
+    fake_cupy.default_stream(0).use()
+
+
+def test_a_backend_is_made_once_for_a_device(cupy):
+    backend = resolve("cuda")
+    assert resolve("cuda") is backend
+    with cupy.cuda.Device(1):
+        other = resolve("cuda")
+        assert resolve("cuda") is other
+    assert other is not backend
+    assert resolve("cuda") is backend
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_a_batch_is_waited_for_a_few_times_whatever_its_size(device, cupy, monkeypatch, clip):
+    monkeypatch.setattr(scoring, "TILE_BYTES", 1 << 10)
+    waits = []
+    wait = cupy_device.CupyLane.wait
+    monkeypatch.setattr(cupy_device.CupyLane, "wait", lambda lane: waits.append(1) or wait(lane))
+    rows = make(n=3000, c=5)[0]
+    tracker = fastdiv.Tracker(kind="logits", clip=clip, backend="cuda")
+    tracker.update(*rows.arrays())
+    assert len(waits) <= 4
+    assert tracker.end_epoch().row["n"] == 3000
+
+
+def test_shared_memory_is_allowed_once_and_as_much_as_there_is(device, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        sys.modules["cupy"].cuda.driver, "funcSetAttribute",
+        lambda *given: asked.append(given[2]) or fake_cupy.set_attribute(*given),
+    )  # fmt: skip
+    for n in (3, 3000):
+        fastdiv.score(np.zeros((n, 5), "f4"), np.zeros(n, "i4"), kind="logits", backend="cuda")
+    assert asked == [(99 << 10) - fake_cupy.DECLARED]

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import asdict
 
 import cuda_host
 import pytest
@@ -16,6 +17,13 @@ from fastdiv.trial import Case, Trial, kept_trial
 from fastdiv_kernels.cuda import CudaBackend
 
 GAINS = {"faster": (3.0, 1.5), "slower": (0.5, 0.2), "mixed": (3.0, 0.9)}
+
+
+def made(gains=(3.0, 1.5), version=fastdiv.__version__, on="g++"):
+    cases = [
+        Case(c, {"cpu": 100.0, "cuda": 100.0 * g}) for c, g in zip((10, 1000), gains, strict=True)
+    ]
+    return Trial(version, {"cpu": "this", "cuda": on}, 4, cases)
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +43,6 @@ def gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda_of_a_trial", module)
     monkeypatch.setitem(backends.BACKENDS, "cuda", "cuda_of_a_trial")
     return state
-
-
-def made(gains=(3.0, 1.5), version=fastdiv.__version__, on="g++"):
-    cases = [
-        Case(c, {"cpu": 100.0, "cuda": 100.0 * g}) for c, g in zip((10, 1000), gains, strict=True)
-    ]
-    return Trial(version, {"cpu": "this", "cuda": on}, 4, cases)
 
 
 def test_without_a_trial_it_is_the_cpu_and_nothing_is_imported_for_it(monkeypatch):
@@ -77,6 +78,7 @@ def test_a_trial_of_something_else_does_not_count(gpu, what):
     "text",
     ["", "[]", "{}", "null", '{"version": 1}', "\0",
      '{"version": "1", "on": {}, "threads": 1, "cases": []}',
+     json.dumps(asdict(made()) | {"on": {"cpu": "this"}}),
      '{"version": "1", "on": {}, "threads": 1, "cases": [{"classes": 2, "rows_per_s": {"cpu": 0, '
      '"cuda": 1}}]}',
      '{"version": "1", "on": {}, "threads": 1, "cases": [{"classes": 2, "rows_per_s": {}}]}',
@@ -119,10 +121,7 @@ def test_the_doctor_tries_both_and_auto_takes_the_faster_cuda(
     assert [case["classes"] for case in told["cases"]] == [10, 1000]
     assert all(x > 0 for case in told["cases"] for x in case["rows_per_s"].values())
     assert told["on"]["cuda"] == "g++"
-    assert (
-        "auto        cpu: with data of the host the GPU was as fast as the CPU times 0.0"
-        in ended.out
-    )
+    assert "auto        cpu: with data of the host the GPU was as fast as" in ended.out
     trial.keep_trial(made())
     write_files(tmp_path / "dump", make(range(2), n=50, c=4))
     assert fastdiv.analyze(tmp_path / "dump").summary["backend"]["name"] == "cuda"

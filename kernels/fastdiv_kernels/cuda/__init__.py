@@ -48,14 +48,17 @@ class CudaBackend:
 
     @contextmanager
     def beside(self, array: Any) -> Iterator[Device]:
-        """Go to the device that an array lies on, and its caller's queue there."""
+        """Go to the device that an array lies on, and its caller's queue there.
+
+        Results on it are not waited for.
+        """
         with self._device.beside(array) as device, self._set("device", device):
             yield device
 
     def labels(self, values: Any) -> Any:
         """Return labels (n,) or (n, 1) as int32 on the device; None if they are no integers.
 
-        Those that do not fit become the highest, which is no class either.
+        Those that do not fit become -1 or the highest, which are no class either.
         """
         y = self.device.put(values)
         if y.dtype.kind not in "iub":
@@ -63,10 +66,8 @@ class CudaBackend:
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         if y.dtype.itemsize > 4 or y.dtype == np.uint32:
-            highest = np.iinfo(np.int32).max
-            y = y.copy()
-            y[(y < 0) | (y > highest)] = highest
-        return self.device.put(y.astype(np.int32))
+            y = y.clip(-1 if y.dtype.kind == "i" else 0, np.iinfo(np.int32).max)
+        return self.device.put(y.astype(np.int32, copy=False))
 
     def in_tiles(
         self, groups: Sequence[Callable[[], None]], steps: Sequence[tuple[int, int, int, int]]
@@ -161,6 +162,9 @@ class CudaBackend:
         self._call(dynamics, *arguments)
 
 
+of_devices: dict[Device, CudaBackend] = {}
+
+
 def why_not() -> str | None:
     """Return why there is no device here and what to do, None where there is one."""
     from fastdiv_kernels.cuda.cupy_device import why_not
@@ -176,7 +180,8 @@ def examination() -> dict[str, Any]:
 
 
 def load() -> CudaBackend:
-    """Return the backend on CuPy's current device."""
-    from fastdiv_kernels.cuda.cupy_device import CupyDevice
+    """Return the backend on CuPy's current device, always the same."""
+    from fastdiv_kernels.cuda.cupy_device import current_device
 
-    return CudaBackend(CupyDevice())
+    device = current_device()
+    return of_devices.setdefault(device, CudaBackend(device))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import sys
 import threading
+import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastdiv_kernels.cuda.compiled import code_of
-from fastdiv_kernels.cuda.device import Definitions, Place, parts_of
+from fastdiv_kernels.cuda.device import Definitions, Place, address, parts_of
 
 PART_BYTES, PARTS = 4 << 20, 2  # of pinned memory on the way to a device
 OLDEST = 80  # compute capability: warps add and compare at once, and shared memory is 99 KB
@@ -28,13 +30,17 @@ def why_not() -> str | None:
     try:
         import cupy
     except ImportError as error:  # libraries of CUDA that are not there, or others
-        return f"CuPy cannot be imported ({_first_line(error)}): {INSTALL}"
+        return f"CuPy cannot be imported ({_line(error, -1)}): {INSTALL}"
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"there is no GPU that CUDA can use ({_first_line(error)}): see nvidia-smi"
+        return f"there is no GPU that CUDA can use ({_line(error, 0)}): see nvidia-smi"
     if not devices:
         return "there is no GPU that CUDA can use: see nvidia-smi"
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:
+        return f"CUDA's compiler, NVRTC, cannot be used ({_line(error, -1)}): {INSTALL}"
     capability = int(cupy.cuda.Device().compute_capability)
     if capability < OLDEST:
         return (
@@ -75,25 +81,36 @@ def versions() -> dict[str, str]:
     return {"driver": words(runtime.driverGetVersion()), "cuda": words(runtime.runtimeGetVersion())}
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+def _line(error: BaseException, which: int) -> str:
+    """Return a line of what an error says, of those that are no rules."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip("= ")]
+    return lines[which] if lines else type(error).__name__
+
+
+def current_device() -> CupyDevice:
+    """Return CuPy's current device."""
+    import cupy
+
+    return device_of_number(cupy, int(cupy.cuda.Device().id))
+
+
+@functools.cache
+def device_of_number(cupy: Any, number: int) -> CupyDevice:
+    """Return a device, always the same: code that was loaded and memory are kept by it."""
+    return CupyDevice(cupy, number)
 
 
 class CupyDevice:
-    """A device of CuPy; by default its current one. Work is queued on CuPy's current stream."""
+    """A device of CuPy. Work is queued on CuPy's current stream."""
 
-    def __init__(self, number: int | None = None) -> None:
-        import cupy
-
+    def __init__(self, cupy: Any, number: int) -> None:
         self._cupy = cupy
         self._device = cupy.cuda.Device(number)
         self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
         self._functions: dict[tuple[str, Definitions, str], Any] = {}
         self._modules: dict[tuple[str, Definitions], Any] = {}
-        self._shared: dict[tuple[str, Definitions, str], int] = {}  # bytes that it may have
         self._compiling = threading.Lock()
         self._free: list[CupyLane] = []  # its methods are atomic
-        self._others: dict[int, CupyDevice] = {}
 
     def describe(self) -> str:
         """Name the device and CuPy."""
@@ -118,7 +135,9 @@ class CupyDevice:
             if stream is None or stream.ptr == before.ptr:
                 yield device
                 return
-            with stream:
+            # What is queued on CuPy's stream may use memory that results are made in again.
+            stream.wait_event(before.record())
+            with self._on(stream):
                 yield device
             before.wait_event(stream.record())
 
@@ -126,40 +145,64 @@ class CupyDevice:
         if hasattr(array, "__dlpack_device__"):
             number = int(array.__dlpack_device__()[1])
         else:  # as Numba's
-            number = int(self._cupy.asarray(array).device.id)
-        if number == self._device.id:
-            return self
-        if number not in self._others:
-            self._others[number] = CupyDevice(number)
-        return self._others[number]
+            number = int(self._cupy.cuda.runtime.pointerGetAttributes(address(array)).device)
+        return device_of_number(self._cupy, number)
+
+    @contextmanager
+    def _on(self, stream: Any) -> Iterator[None]:
+        """Make a stream the current one, and then the one that was."""
+        before = self._cupy.cuda.get_current_stream()
+        try:
+            with stream:
+                yield
+        finally:  # `with` goes back to the last `with`, not to what was set by `use`
+            if self._cupy.cuda.get_current_stream().ptr != before.ptr:
+                before.use()
 
     def _stream_of(self, array: Any) -> Any:
         """Return torch's current stream where an array is torch's."""
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(array, torch.Tensor):
             return None
-        stream = torch.cuda.current_stream(array.device)
+        stream = torch.cuda.current_stream(array.device).cuda_stream
         cuda = self._cupy.cuda
-        if hasattr(cuda.Stream, "from_external"):
-            return cuda.Stream.from_external(stream)
-        return cuda.ExternalStream(stream.cuda_stream)
+        if hasattr(cuda.Stream, "from_external"):  # from CuPy 14 on; of torch from 2.10 on
+            return cuda.Stream.from_external(
+                types.SimpleNamespace(__cuda_stream__=lambda: (0, stream))
+            )
+        return cuda.ExternalStream(stream)
+
+    def leave(self, *arrays: Any) -> None:
+        """Wait for what was queued, if an array's owner may use its memory again before."""
+        torch = sys.modules.get("torch")
+        known = (self._cupy.ndarray, np.ndarray, *([] if torch is None else [torch.Tensor]))
+        if not all(isinstance(array, known) for array in arrays):
+            self._cupy.cuda.get_current_stream().synchronize()
 
     @contextmanager
     def lane(self) -> Iterator[CupyLane]:
         """Queue what follows on a stream of this thread's own, behind the current one."""
         with self._device:
-            queued = self._cupy.cuda.get_current_stream().record()
+            queued = self._cupy.cuda.Event(disable_timing=True)
+            queued.record()
             try:
                 lane = self._free.pop()
             except IndexError:
                 lane = CupyLane(self._cupy)
             try:
-                with lane.stream:
+                with self._on(lane.stream):
                     lane.stream.wait_event(queued)
                     yield lane
-            finally:
-                lane.wait()  # nothing may still use what is given up now
-                self._free.append(lane)
+            except BaseException as error:
+                try:
+                    lane.wait()  # nothing may still use what is given up now
+                except Exception as another:  # the lane is given up too
+                    error.add_note(f"and then: {another}")
+                else:
+                    self._free.append(lane)
+                raise
+            lane.wait()
+            self._free.append(lane)
 
     def empty_on_host(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Make an array in pinned memory of the host."""
@@ -167,7 +210,8 @@ class CupyDevice:
         nbytes = size * np.dtype(dtype).itemsize
         if not nbytes:
             return np.empty(shape, dtype)
-        memory = self._cupy.cuda.alloc_pinned_memory(nbytes)
+        with self._device:
+            memory = self._cupy.cuda.alloc_pinned_memory(nbytes)
         return np.frombuffer(memory, dtype, size).reshape(shape)
 
     def put(self, array: Any) -> Any:
@@ -193,9 +237,7 @@ class CupyDevice:
         """Return a copy of an array on the host."""
         return self.put(array).get()
 
-    def predictions(self, array: Any) -> Any:
-        """Return predictions on the device, in C order."""
-        return self.put(array)
+    predictions = put
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Make an array on the device."""
@@ -226,11 +268,6 @@ class CupyDevice:
         """Run a kernel of a source."""
         key = source, definitions, kernel
         function = self._functions.get(key) or self._made(key)
-        if shared > self._shared.get(key, 0):  # with what kernels declare it may be above 48 KB
-            driver = self._cupy.cuda.driver
-            most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            driver.funcSetAttribute(function.ptr, most, shared)
-            self._shared[key] = shared
         grid = (blocks,) if isinstance(blocks, int) else blocks
         function(grid, (threads,), tuple(arguments), shared_mem=shared)
 
@@ -247,7 +284,18 @@ class CupyDevice:
                 module = self._cupy.cuda.function.Module()
                 module.load(code)
                 self._modules[key[:2]] = module
-            function = self._functions[key] = module.get_function(kernel)
+            function = module.get_function(kernel)
+            # Shared memory may be above 48 KB: as much as there is beside what a kernel declares.
+            driver = self._cupy.cuda.driver
+            most = int(self._device.attributes["MaxSharedMemoryPerBlockOptin"])
+            declared = driver.funcGetAttribute(
+                driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.ptr
+            )
+            driver.funcSetAttribute(
+                function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                most - declared,
+            )  # fmt: skip
+            self._functions[key] = function
         return function
 
 
@@ -272,14 +320,14 @@ class CupyLane:
         """Fill an array on the device, in C order, from places of the host."""
         to, filled = int(room.data.ptr), 0
         part = self._part()
-        for address, left in places:
+        for at, left in places:
             while left:
                 if filled == PART_BYTES:
                     to = self._send(to, filled)
                     part, filled = self._part(), 0
                 n = min(left, PART_BYTES - filled)
-                ctypes.memmove(part + filled, address, n)  # lets Python's lock go
-                address, left, filled = address + n, left - n, filled + n
+                ctypes.memmove(part + filled, at, n)  # lets Python's lock go
+                at, left, filled = at + n, left - n, filled + n
         if filled:
             self._send(to, filled)
 

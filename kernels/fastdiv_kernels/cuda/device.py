@@ -48,6 +48,10 @@ class Device(Protocol):
         """Go to the device that an array lies on, and its caller's queue there."""
         ...
 
+    def leave(self, *arrays: Any) -> None:
+        """Wait for what was queued, if an array's owner may use its memory again before."""
+        ...
+
     def lane(self) -> AbstractContextManager[Lane]:
         """Queue what follows on a lane of this thread's own, behind what its caller queued."""
         ...
