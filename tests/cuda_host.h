@@ -188,6 +188,9 @@ void call(void (*kernel)(Given...), void** given, std::index_sequence<I...>) {
 
 // Runs a kernel; returns why it cannot, or null.
 template <class... Given>
+int parameters(void (*)(Given...)) { return sizeof...(Given); }
+
+template <class... Given>
 const char* launch(
     void (*kernel)(Given...), unsigned blocks, unsigned blocks_y, unsigned threads_of_block,
     size_t shared, void** given) {
@@ -355,7 +358,15 @@ inline float __uint_as_float(unsigned x) { return host::from_bits<float>(host::a
 inline long long __double_as_longlong(double x) { return host::from_bits<long long>(host::as_bits(x)); }
 inline double __longlong_as_double(long long x) { return host::from_bits<double>(host::as_bits(x)); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __fadd_rn(float a, float b) { return a + b; }
+// What compilers must not make part of another instruction.
+#if defined(__x86_64__)
+inline float alone(float x) { asm("" : "+x"(x)); return x; }
+inline double alone(double x) { asm("" : "+x"(x)); return x; }
+#else
+inline float alone(float x) { volatile float y = x; return y; }
+inline double alone(double x) { volatile double y = x; return y; }
+#endif
+inline float __fadd_rn(float a, float b) { return alone(a + b); }
 template <int MODE>  // of rounding
 float fma_rounded(float a, float b, float c) {
     volatile float x = a, y = b, z = c;
@@ -367,8 +378,8 @@ float fma_rounded(float a, float b, float c) {
 }
 inline float __fmaf_rd(float a, float b, float c) { return fma_rounded<FE_DOWNWARD>(a, b, c); }
 inline float __fmaf_ru(float a, float b, float c) { return fma_rounded<FE_UPWARD>(a, b, c); }
-inline double __dadd_rn(double a, double b) { return a + b; }
-inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return alone(a + b); }
+inline double __dmul_rn(double a, double b) { return alone(a * b); }
 inline float fminf(float a, float b) { return std::fmin(a, b); }
 inline float fmaxf(float a, float b) { return std::fmax(a, b); }
 inline float __fmul_rd(float a, float b) {

@@ -42,7 +42,8 @@ def library(source, definitions):
     launchers = "\n".join(
         f'extern "C" const char* launch_{name}(unsigned x, unsigned y, unsigned threads, '
         f"size_t shared, void** given) {{\n"
-        f"    return host::launch({name}, x, y, threads, shared, given);\n}}"
+        f"    return host::launch({name}, x, y, threads, shared, given);\n}}\n"
+        f'extern "C" int parameters_{name}() {{ return host::parameters({name}); }}'
         for name in sources.kernels(source)
     )
     order = 'extern "C" void set_order(unsigned which) { host::order = which; }'

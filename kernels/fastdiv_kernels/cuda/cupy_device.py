@@ -310,8 +310,9 @@ class CupyLane:
     def __init__(self, cupy: Any) -> None:
         self._runtime = cupy.cuda.runtime
         self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._size = PART_BYTES
         self._parts = [
-            (cupy.cuda.alloc_pinned_memory(PART_BYTES), cupy.cuda.Event(disable_timing=True))
+            (cupy.cuda.alloc_pinned_memory(self._size), cupy.cuda.Event(disable_timing=True))
             for _ in range(PARTS)
         ]
         self._next = 0
@@ -322,10 +323,10 @@ class CupyLane:
         part = self._part()
         for at, left in places:
             while left:
-                if filled == PART_BYTES:
+                if filled == self._size:
                     to = self._send(to, filled)
                     part, filled = self._part(), 0
-                n = min(left, PART_BYTES - filled)
+                n = min(left, self._size - filled)
                 ctypes.memmove(part + filled, at, n)  # lets Python's lock go
                 at, left, filled = at + n, left - n, filled + n
         if filled:
