@@ -426,7 +426,7 @@ def test_scores_of_bad_rows_are_marked():
 @pytest.mark.parametrize(
     "wrong",
     [{"kind": "auto"}, {"kind": "odds"}, {"kind": "logits", "threads": 0},
-     {"kind": "logits", "backend": "gpu"}, {"kind": "logits", "backend": "cuda"}],
+     {"kind": "logits", "backend": "gpu"}],
     ids=str,
 )  # fmt: skip
 def test_score_refuses_words_it_does_not_know(n, wrong):
