@@ -29,6 +29,7 @@ PACKAGES = (
 TRIED = (10, 1000)  # classes
 TRIAL_BYTES = 256 << 20  # of predictions
 BATCH_BYTES = 16 << 20
+DIFFERENT = 8  # batches, more than caches hold
 TURNS = 3
 
 
@@ -89,12 +90,14 @@ def _work(kernels: Any, classes: int, threads: int) -> Callable[[], int]:
     """Return what scores some batches and says how many rows they have."""
     rows = BATCH_BYTES // (4 * classes)
     x = np.random.default_rng(0).standard_normal((rows, classes), np.float32)
+    batches = [x.copy() for _ in range(DIFFERENT)]
     labels = np.zeros(rows, np.int32)
     scorer = Scorer(kernels, Kind.LOGITS, x.dtype, classes, rows, None, True)
 
     def score(i: int) -> int:
         chunk = Chunk(0, i, rows, None, 0)
-        scored = scorer.score(Batch(chunk, 0, [x], labels, None, 0, None, None, x.nbytes))
+        pieces = [batches[i % DIFFERENT]]
+        scored = scorer.score(Batch(chunk, 0, pieces, labels, None, 0, None, None, x.nbytes))
         scorer.give_back(scored)
         return rows
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 KINDS = {"logits": Kind.LOGITS, "probs": Kind.PROBS, "logprobs": Kind.LOGPROBS}
 PIECE_BYTES = 4 << 20  # predictions a thread takes at once
+COPIED_BYTES = 16 << 20  # ... where they go to a device, which costs more for each time
 MOST_HELPERS = 256  # threads are begun one by one, as they are needed
 # Predictions scored before more is made of them and their scores: so many bytes, or rows where
 # these are more, for each tile costs some calls; but no more bytes than that.
@@ -113,7 +114,8 @@ def score(
         out = Scores.empty(len(x), x.dtype)
     else:
         _check_out(out, len(x), x.dtype)
-    step = max(1, PIECE_BYTES // max(1, x.itemsize * x.shape[1]))
+    bytes_at_once = COPIED_BYTES if kernels.copies else PIECE_BYTES
+    step = max(1, bytes_at_once // max(1, x.itemsize * x.shape[1]))
     pieces = range(0, len(x), step)
 
     if len(pieces) == 1:

@@ -58,6 +58,19 @@ def test_arrays_of_cupy_are_scored_where_they_lie(c, dtype):
             check_scores(found.on_host(), x, y)
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "u4", "i8", "u8", "?"])
+def test_labels_of_any_integers(dtype):
+    y = np.array([0, 1, 4, 5, 127], np.int64).astype(dtype)
+    if dtype[-1] in "48":
+        y[3] = np.iinfo(dtype).max
+    if dtype[0] == "i":
+        y[4] = np.iinfo(dtype).min
+    x, _ = rows(5)
+    for labels in (y, y[:, None]):
+        found = fastdiv.score(cupy.asarray(x), cupy.asarray(labels), kind="logits").on_host()
+        check_scores(found, x, y)
+
+
 def test_bfloat16_as_words():
     x, y = rows()
     words = (x.view(np.uint32) >> 16).astype(np.uint16)

@@ -7,6 +7,7 @@ for, where their C types are those that are expected here.
 """
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -190,7 +191,7 @@ class Finder:
             return self.host.make_function(kernel, getattr(library, f"parameters_{name}")())
         except Exception as error:  # C cannot pass it on
             print(f"cupy_on_host: {error!r}", file=sys.stderr, flush=True)
-            sys.exit(3)
+            os._exit(3)
 
 
 WHY_NOT = why_not()

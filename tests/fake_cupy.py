@@ -172,16 +172,8 @@ class Ndarray(np.ndarray):
             get_current_stream().run()
         return self.view(np.ndarray).copy()
 
-    def astype(self, dtype, copy=True):
-        if self.dtype == dtype and not copy:
-            return self
+    def astype(self, dtype):
         return asarray(self.get().astype(dtype))
-
-    def clip(self, low, high):
-        return asarray(self.get().clip(low, high))
-
-    def copy(self):
-        return asarray(self.get())
 
     def __setitem__(self, key, value):
         get_current_stream().run()

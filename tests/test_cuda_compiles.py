@@ -17,6 +17,7 @@ DEFINITIONS = {
     "distributions": LOSSES,
     "dynamics": LOSSES,
     "flags": {},
+    "labels": {"LABEL_BYTES": (1, 2, 4, 8), "SIGNED": (0, 1)},
     "profile": {"VALUE": (0, 1, 2, 3), "PROBS": (0, 1)},
     "score_few": OF_PREDICTIONS,
     "score_long": OF_PREDICTIONS,

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from fastdiv_kernels.cuda.batch import Batch, on_host
 from fastdiv_kernels.cuda.classes import tally_classes
 from fastdiv_kernels.cuda.device import Device
 from fastdiv_kernels.cuda.distributions import distributions
 from fastdiv_kernels.cuda.dynamics import dynamics
 from fastdiv_kernels.cuda.flags import write_flags
+from fastdiv_kernels.cuda.labels import as_int32
 from fastdiv_kernels.cuda.profile import profile
 from fastdiv_kernels.cuda.score import score
 from fastdiv_kernels.cuda.tally import tally
@@ -56,18 +55,8 @@ class CudaBackend:
             yield device
 
     def labels(self, values: Any) -> Any:
-        """Return labels (n,) or (n, 1) as int32 on the device; None if they are no integers.
-
-        Those that do not fit become -1 or the highest, which are no class either.
-        """
-        y = self.device.put(values)
-        if y.dtype.kind not in "iub":
-            return None
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = y[:, 0]
-        if y.dtype.itemsize > 4 or y.dtype == np.uint32:
-            y = y.clip(-1 if y.dtype.kind == "i" else 0, np.iinfo(np.int32).max)
-        return self.device.put(y.astype(np.int32, copy=False))
+        """Return labels (n,) or (n, 1) as int32 on the device; None if they are no integers."""
+        return as_int32(self.device, values)
 
     def in_tiles(
         self, groups: Sequence[Callable[[], None]], steps: Sequence[tuple[int, int, int, int]]
