@@ -13,11 +13,10 @@ CANNOT = 77  # what the plugin ends with, having said why
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CUDA's runtime is replaced on Linux alone")
 def test_cupy_does_over_this_host_what_is_asked_of_it_cuda(tmp_path):
-    """Kernels on much at once, and how arrays, streams, devices and lanes are dealt with."""
+    """How arrays, streams, devices and lanes are dealt with; all tests of kernels may run so."""
     command = [
         sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-p", "cupy_on_host",
-        "-p", "no:cacheprovider", "-k", "not cuda-host", f"--basetemp={tmp_path / 'inner'}",
-        str(HERE / "cupy_cases.py"), str(HERE / "test_cuda_runs.py"),
+        "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", str(HERE / "cupy_cases.py"),
     ]  # fmt: skip
     root = HERE.parent
     paths = [str(HERE), str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]

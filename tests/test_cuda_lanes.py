@@ -287,6 +287,8 @@ def from_interface(cupy, monkeypatch):
         return x.x if isinstance(x, OnlyInterface) else fake_cupy.asarray(x)
 
     cupy.asarray = asarray
+    yield
+    fake_cupy.ON_DEVICE_1.clear()  # others may lie there then
 
 
 def test_arrays_of_other_libraries_are_found_on_their_device(device, cupy, from_interface):

@@ -21,7 +21,7 @@ from fastdiv_kernels.contract import BFLOAT16, DYNAMICS, GRID, Kind, profile_wid
 from fastdiv_kernels.exact import LIMBS_FIXED
 
 ON_A_GPU = [name for name in EVERY if name.startswith("cuda")]
-SMALL = {"VALUES": 1 << 15, "ROWS": 3_001}
+SMALL = {"VALUES": 1 << 13, "ROWS": 1_201}
 LARGE = {"VALUES": 1 << 26, "ROWS": 3_000_001}
 VALUES, ROWS = (
     {name: (SMALL if name == "cuda-host" or ONLY_THE_HOST else LARGE)[what] for name in ON_A_GPU}
