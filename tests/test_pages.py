@@ -252,7 +252,8 @@ def test_a_header_damaged_anywhere_is_refused_or_read_as_arrow_reads_it(tmp_path
     tried = 0
     for at, size in header_places(path):
         for place in range(at, at + size):
-            for new in {whole[place] ^ 1, whole[place] ^ 0x80, 0, 0xFF} - {whole[place]}:
+            was = whole[place]
+            for new in ({was ^ 1, 0}, {was ^ 0x80, 0xFF})[place % 2] - {was}:
                 damaged.write_bytes(whole[:place] + bytes([new]) + whole[place + 1 :])
                 container = ParquetContainer(str(damaged))
                 results = []
@@ -268,7 +269,7 @@ def test_a_header_damaged_anywhere_is_refused_or_read_as_arrow_reads_it(tmp_path
                     assert repr(flat[0]) == repr(flat[1])
                 # What Arrow refuses may be sound to a reader that needs less of a header.
                 assert flat[0] is not None or flat[1] is None
-    assert tried > 500
+    assert tried > 250
 
 
 def quick_header(data):
