@@ -31,6 +31,11 @@ def resolve(name: str = "auto") -> Backend:
     why = why_not(name)
     if why is not None:
         raise UsageError(f"backend {name!r} cannot run here: {why}")
+    return load(name)
+
+
+def load(name: str) -> Backend:
+    """Load a backend of which it is known that it runs here."""
     module = _module(name)
     return cast("Backend", module.load() if hasattr(module, "load") else module)
 

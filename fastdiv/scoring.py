@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiv.arrays import address, as_int32, as_predictions, integer_labels, on_device
-from fastdiv.backends import resolve, why_not
+from fastdiv.backends import load, resolve, why_not
 from fastdiv.batch import Batch, Scores
 from fastdiv.errors import UsageError
 from fastdiv_kernels.contract import (
@@ -161,7 +161,7 @@ def kernels_on_device() -> Any:
             f"predictions lie on a device, where backend 'cuda' scores them, but {why}; or pass "
             "them from host memory, as x.cpu() gives them"
         )
-    return resolve("cuda")
+    return load("cuda")
 
 
 def predictions_on(device: Any, predictions: Any) -> Any:
@@ -316,11 +316,9 @@ def _check_out(out: Scores, n: int, dtype: np.dtype[np.generic]) -> None:
         raise UsageError(f"out must be the Scores of an earlier call, not {type(out).__name__}")
     wanted = {**SCORES, "loss": np.dtype(np.float64)} if dtype == np.float64 else SCORES
     for have, want in zip(out.arrays(), wanted.values(), strict=True):
-        usable = have.flags.c_contiguous and all(
-            getattr(have.flags, name, True)
-            for name in ("writeable", "aligned")  # CuPy's are
-        )
-        if len(have) != n or have.dtype != want or not usable:
+        flags = have.flags
+        usable = flags.c_contiguous and getattr(flags, "writeable", True)  # CuPy's are
+        if len(have) != n or have.dtype != want or not (usable and getattr(flags, "aligned", True)):
             raise UsageError(
                 f"out holds {len(have)} rows of {have.dtype} where {n} of {want} are needed, "
                 "contiguous and writable"

@@ -28,8 +28,15 @@ HEADER = Path(__file__).parent / "cuda_host.h"
 COMPILER = shutil.which("g++")
 # The GPU's compiler makes one instruction of a product and a sum, where it is not told otherwise.
 FUSED = ("-ffp-contract=fast", "-mfma") if has_fused() else ("-ffp-contract=off",)
-FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", *FUSED, "-fno-strict-aliasing",
-         "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+# `.ci/sanitize` has what is read or written beside an array found, and what is not aligned.
+SANITIZERS = {
+    "address": ("-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer"),
+    "undefined": ("-O1", "-g", "-fsanitize=undefined", "-fno-sanitize=shift-base",
+                  "-fno-sanitize-recover=all"),
+}  # fmt: skip
+SANITIZED = SANITIZERS.get(os.environ.get("CUDA_HOST_SANITIZER", ""), ("-O2", "-Werror"))
+FLAGS = ("-std=c++17", *SANITIZED, "-fPIC", "-shared", *FUSED, "-fno-strict-aliasing",
+         "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Wno-unknown-pragmas",
          "-Wno-unused-function", "-Wno-unused-variable", "-Wno-clobbered")  # fmt: skip
 one_at_a_time = threading.Lock()  # a library has one set of fibers
 built = Path(tempfile.gettempdir()) / f"fastdiv-cuda-on-host-{os.getuid()}"

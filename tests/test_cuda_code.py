@@ -87,6 +87,7 @@ def test_a_device_older_than_all_is_refused_cuda():
 def test_a_device_that_is_too_old_is_told_before_cuda(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
     assert why_not("cuda") is None
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
     monkeypatch.setattr(fake_cupy.Device, "compute_capability", "75")
     assert why_not("cuda").startswith("the GPU has compute capability 7.5, but 8.0 is needed")
 

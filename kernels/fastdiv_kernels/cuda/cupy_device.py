@@ -22,9 +22,13 @@ OLDEST = 80  # compute capability: warps add and compare at once, and shared mem
 CUDA = 2  # of DLPack's devices
 INSTALL = "pip install 'fastdiv[cuda13]', or [cuda12] where the driver is older"
 
+sound: list[Any] = []  # CuPy, once it has been seen to work
+
 
 def why_not() -> str | None:
     """Return why there is no device here and what to do, None where there is one."""
+    if sys.modules.get("cupy") in sound:
+        return None
     if importlib.util.find_spec("cupy") is None:
         return f"CuPy is not installed: {INSTALL}"
     try:
@@ -47,6 +51,7 @@ def why_not() -> str | None:
             f"the GPU has compute capability {capability / 10}, but {OLDEST / 10} is needed: "
             "choose another with CUDA_VISIBLE_DEVICES"
         )
+    sound.append(cupy)
     return None
 
 
