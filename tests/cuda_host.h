@@ -35,6 +35,12 @@ VECTOR(longlong2, long long, 2) { long long x, y; };
 VECTOR(ulonglong2, unsigned long long, 2) { unsigned long long x, y; };
 #undef VECTOR
 
+// Where all that a block declares in shared memory begins and ends, if there is any.
+#define EDGE extern "C" __attribute__((weak, visibility("hidden"))) unsigned char
+EDGE __start_block_shared[];
+EDGE __stop_block_shared[];
+#undef EDGE
+
 namespace host {
 
 constexpr unsigned WARP = 32, MOST_THREADS = 1024;
@@ -217,6 +223,9 @@ const char* launch(
     body_of = &of;
     for (unsigned y = 0; y < blocks_y && !failed; y++)
         for (unsigned x = 0; x < blocks && !failed; x++) {
+            // What a block before it left there is none of its business.
+            std::memset(__start_block_shared, 0xA5, __stop_block_shared - __start_block_shared);
+            std::memset(dynamic_shared, 0xA5, shared);
             block_index = {x, y, 0};
             run_block();
         }
@@ -252,7 +261,7 @@ T from_lane(unsigned mask, T x, unsigned lane, bool inside) {
 #define __constant__ static const
 #define __forceinline__ inline
 #define __noinline__
-#define __shared__ static
+#define __shared__ static __attribute__((section("block_shared")))
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
 #define threadIdx (host::current->index)

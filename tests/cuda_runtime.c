@@ -113,6 +113,7 @@ int deviceGetAttribute(int which, int device, int skip) {
         case 76: return 0;
         case 16: return 3;        /* multiprocessors */
         case 97: return 99 << 10; /* shared memory of a block, where it is asked for */
+        case 81: return 100 << 10; /* ... and of a multiprocessor */
         case 1: return 1024;      /* threads of a block */
         default: return 0;
     }

@@ -129,7 +129,8 @@ def device_number():
 
 class Device:
     attributes: typing.ClassVar = {
-        "MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 99 << 10
+        "MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 99 << 10,
+        "MaxSharedMemoryPerMultiprocessor": 100 << 10,
     }  # fmt: skip
     compute_capability = "90"
 

@@ -214,3 +214,31 @@ def test_what_cupy_says_when_it_cannot_be_imported_is_told_cuda(monkeypatch, tmp
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     assert "CuPy cannot be imported (ImportError: libcublas.so.13: cannot open)" in why_not("cuda")
+
+
+@needs_compiler
+def test_arrays_that_begin_where_no_number_can_be_read_are_copied_cuda(cupy):
+    cupy()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 7)).astype("f4"), np.zeros(50, "i4")
+
+    def apart(array):
+        held = fake_cupy.asarray(np.frombuffer(b"." + array.tobytes(), np.uint8))
+        return held[1:].view(array.dtype).reshape(array.shape)
+
+    wanted = fastdiv.score(x, y, kind="logits")
+    device = resolve("cuda").device
+    assert apart(x).data.ptr % 4
+    assert device.put(apart(x)).data.ptr % 4 == 0
+    assert device.put(fake_cupy.asarray(x)) is not None
+    made = [apart(np.empty_like(array)) for array in wanted.arrays()]
+    resolve("cuda").score(apart(x), apart(y), 0, *made)
+    np.testing.assert_allclose(made[0].get(), wanted.loss, 1e-5)
+    np.testing.assert_array_equal(made[2].get(), wanted.predicted)
+
+
+def test_no_more_blocks_are_launched_than_a_device_has_at_a_time():
+    from fastdiv_kernels.cuda.device import resident
+
+    device = cuda_host.HostDevice()  # 227 KB of shared memory each
+    assert [resident(device, 4, kb << 10) for kb in (10, 53, 96, 300)] == [8, 8, 4, 2]

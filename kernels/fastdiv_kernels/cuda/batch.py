@@ -38,6 +38,7 @@ class Batch:
         self._found: list[tuple[Any, Sequence[Any]]] = []
         self._matrix: Any = None
         self.multiprocessors = device.multiprocessors
+        self.shared = device.shared
 
     def predictions(self, array: Any) -> Any:
         """Return all pieces together as (n, c) on the device; of `array` c and the dtype count."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
+from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type, resident
 
 THREADS = 512
 BLOCKS = 2  # of a multiprocessor
@@ -27,14 +27,15 @@ def tally_classes(
     totals = Totals(device, (counts, loss_sums))
     counted, sums = totals.parts
     found = device.zeros(counts.shape, np.int64)
+    shared = inside * copies * WORDS * 4
     device.launch(
         "classes", definitions, "tally_classes",
-        blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
+        blocks_for(n, THREADS * ROWS, resident(device, BLOCKS, shared)), THREADS,
         [
             *columns, np.int64(n), np.int32(classes), np.int32(inside), np.int32(copies), found,
             sums,
         ],
-        shared=inside * copies * WORDS * 4,
+        shared=shared,
     )  # fmt: skip
     device.launch(
         "classes", definitions, "add_found",

@@ -111,7 +111,9 @@ class CupyDevice:
     def __init__(self, cupy: Any, number: int) -> None:
         self._cupy = cupy
         self._device = cupy.cuda.Device(number)
-        self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        attributes = self._device.attributes
+        self.multiprocessors = int(attributes["MultiProcessorCount"])
+        self.shared = int(attributes["MaxSharedMemoryPerMultiprocessor"])
         self._functions: dict[tuple[str, Definitions, str], Any] = {}
         self._modules: dict[tuple[str, Definitions], Any] = {}
         self._compiling = threading.Lock()
@@ -236,7 +238,8 @@ class CupyDevice:
                 return self.put(words).view("uint16")
             if int(array.__dlpack_device__()[0]) == CUDA:
                 array = self._cupy.from_dlpack(array)
-        return self._cupy.ascontiguousarray(self._cupy.asarray(array))
+        there = self._cupy.ascontiguousarray(self._cupy.asarray(array))
+        return there if is_aligned(there) else there.copy()
 
     def get(self, array: Any) -> Any:
         """Return a copy of an array on the host."""
@@ -254,7 +257,9 @@ class CupyDevice:
 
     def room(self, array: Any) -> Any:
         """Return an array on the device to be written for one of its own: the same, in C order."""
-        return array if array.flags.c_contiguous else self._cupy.empty(array.shape, array.dtype)
+        if array.flags.c_contiguous and is_aligned(array):
+            return array
+        return self._cupy.empty(array.shape, array.dtype)
 
     def fetch(self, room: Any, array: Any) -> None:
         """Copy what was written to `room` to the array that it was made for, if it is another."""
@@ -302,6 +307,11 @@ class CupyDevice:
             )  # fmt: skip
             self._functions[key] = function
         return function
+
+
+def is_aligned(array: Any) -> bool:
+    """Say whether an array on the device begins where its numbers can be read one by one."""
+    return bool(address(array) % array.dtype.itemsize == 0)
 
 
 class CupyLane:

@@ -35,6 +35,7 @@ class Device(Protocol):
     """A device, whose arrays lie there: kernels are queued behind what its caller queued."""
 
     multiprocessors: int
+    shared: int  # bytes of shared memory of a multiprocessor
 
     def describe(self) -> str:
         """Name the device, as the summary shows it."""
@@ -129,6 +130,14 @@ def parts_of(room: Any, arrays: Sequence[Any]) -> list[Any]:
 def blocks_for(items: int, per_block: int, most: int) -> int:
     """Return how many blocks take so many items, at most `most`, and one at least."""
     return max(1, min(most, -(-items // per_block)))
+
+
+def resident(device: Device, blocks: int, shared: int) -> int:
+    """Return how many blocks a device has at a time, if there is shared memory for them.
+
+    At most so many of a multiprocessor, each with so many bytes; each has 1 KB more.
+    """
+    return max(1, min(blocks, device.shared // (shared + 1024))) * device.multiprocessors
 
 
 def address(array: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
+from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type, resident
 
 THREADS = 256
 BLOCKS = {4: 4, 8: 2}  # of a multiprocessor, by the size of losses
@@ -28,7 +28,7 @@ def distributions(
     kind = loss_type(columns[0])
     device.launch(
         "distributions", (kind,), "distributions",
-        blocks_for(n, THREADS * ROWS, BLOCKS[kind[1]] * device.multiprocessors), THREADS,
+        blocks_for(n, THREADS * ROWS, resident(device, BLOCKS[kind[1]], SHARED[kind[1]])), THREADS,
         [*columns, np.int64(n), *totals.parts], shared=SHARED[kind[1]],
     )  # fmt: skip
     totals.add()

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type
+from fastdiv_kernels.cuda.device import Device, Totals, blocks_for, loss_type, resident
 
 THREADS = 128
 BLOCKS = 8  # of a multiprocessor
+SHARED = 21 << 10  # bytes of shared memory that a block declares, about
 ROWS = 16  # of a thread, before there are more blocks
 
 
@@ -29,7 +30,7 @@ def transitions(
     totals = Totals(device, (counts, delta_sums))
     device.launch(
         "transitions", (loss_type(columns[0]),), "transitions",
-        blocks_for(n, THREADS * ROWS, BLOCKS * device.multiprocessors), THREADS,
+        blocks_for(n, THREADS * ROWS, resident(device, BLOCKS, SHARED)), THREADS,
         [*columns, np.int64(n), *totals.parts],
     )  # fmt: skip
     totals.add()
