@@ -7,13 +7,12 @@ the processor has: nothing tells but trying.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastdiv.errors import UsageError
-from fastdiv_kernels.places import cache_of_the_user
+from fastdiv_kernels.places import cache_of_the_user, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +75,8 @@ def keep_trial(trial: Trial) -> Path:
     path = path_of_trial()
     if path is None:
         raise UsageError("there is no home directory to keep the trial in: set XDG_CACHE_HOME")
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(asdict(trial), indent=1) + "\n")
-        beside.replace(path)
+        write_whole(path, json.dumps(asdict(trial), indent=1).encode() + b"\n")
     except OSError as error:
         raise UsageError(f"the trial cannot be kept in {path}: {error}") from None
     return path

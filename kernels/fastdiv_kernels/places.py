@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 
@@ -20,3 +21,17 @@ def cache_of_the_user() -> Path | None:
     except RuntimeError:  # nobody knows the home directory
         return None
     return place / "fastdiv" if place.is_absolute() else None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, and its directory, whole or not at all, whatever other processes do.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside.write_bytes(data)
+    beside.replace(path)

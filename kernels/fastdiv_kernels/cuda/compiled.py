@@ -8,14 +8,13 @@ cut off or changed counts as none.
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fastdiv_kernels.cuda.device import Definitions
 from fastdiv_kernels.cuda.sources import OPTIONS, text
-from fastdiv_kernels.places import cache_of_the_user
+from fastdiv_kernels.places import cache_of_the_user, write_whole
 
 DIGEST = 32  # bytes
 MOST_FILES = 512  # those that were made first are removed
@@ -85,11 +84,8 @@ def _write(path: Path | None, code: bytes) -> None:
     """Keep code, where it can be: otherwise each process compiles."""
     if path is None:
         return
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(_digest(code) + code)
-        beside.replace(path)
+        write_whole(path, _digest(code) + code)
         kept = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
         for old in kept[:-MOST_FILES]:
             old.unlink(missing_ok=True)
