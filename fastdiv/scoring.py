@@ -255,16 +255,17 @@ def score_batch(
     groups = [lambda: score_rows(batch.pieces[0], batch.labels, whole)]
     if note is not None:
         groups.append(lambda: note(slice(0, n), whole))
-    steps = _steps(batch.pieces, step, n, note is not None)
-    if batch.problems is None and clip_nats is None:
-        # With few rows saying what is called takes longer than calling it, but for copies.
-        if (kernels.copies or 4 * n > step) and steps and kernels.in_tiles(groups, steps):
+    only_kernels = batch.problems is None and clip_nats is None
+    # With few rows saying what is called takes longer than calling it, but for copies.
+    if kernels.copies or (only_kernels and 4 * n > step):
+        steps = _steps(batch.pieces, step, n, only_kernels and note is not None)
+        if only_kernels and steps and kernels.in_tiles(groups, steps):
             return whole
-    elif kernels.copies and steps:
-        kernels.in_tiles(groups[:1], [x for x in steps if x[0] == 0])
-        mend(whole, 0)
-        kernels.in_tiles(groups[1:], [(0, 0, n, 0)])
-        return whole
+        if not only_kernels and steps and kernels.in_tiles(groups[:1], steps):
+            mend(whole, 0)
+            if note is not None:
+                kernels.in_tiles(groups[1:], [(0, 0, n, 0)])
+            return whole
     start = noted = 0
     for piece in batch.pieces:
         for at in range(0, len(piece), step):
@@ -287,7 +288,8 @@ def _steps(pieces: list[Array], step: int, n: int, noting: bool) -> list[tuple[i
     for piece in pieces:
         if not piece.flags.c_contiguous or piece.dtype != pieces[0].dtype:
             return []
-        first, row_bytes = address(piece), piece.strides[0]
+        first = 0 if on_device(piece) else address(piece)
+        row_bytes = piece.strides[0]
         for at in range(0, len(piece), step):
             rows = min(step, len(piece) - at)
             steps.append((0, start, rows, first + at * row_bytes))

@@ -192,10 +192,10 @@ void call(void (*kernel)(Given...), void** given, std::index_sequence<I...>) {
     kernel(*static_cast<Given*>(given[I])...);
 }
 
-// Runs a kernel; returns why it cannot, or null.
 template <class... Given>
 int parameters(void (*)(Given...)) { return sizeof...(Given); }
 
+// Runs a kernel; returns why it cannot, or null.
 template <class... Given>
 const char* launch(
     void (*kernel)(Given...), unsigned blocks, unsigned blocks_y, unsigned threads_of_block,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,8 @@ def as_record_batch(
     dtype : {"float16", "bfloat16"}, optional
         What 16-bit words are; arrays that are bfloat16 by themselves need none.
     """
-    try:
+    with named(name):
         of_predictions = _predictions(predictions, dtype)
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from None
     columns = columns_beside(len(of_predictions), labels, ids, name)
     batch = pa.record_batch({PREDICTIONS: of_predictions, **columns})
     if is_word_list(of_predictions.type) and dtype in (None, "bfloat16"):
@@ -71,19 +70,26 @@ def as_record_batch(
     return batch
 
 
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Say in errors what the arrays that they are about are called."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+
+
 def columns_beside(n: int, labels: Any, ids: Any, name: str) -> dict[str, pa.Array]:
     """Return labels and ids of n predictions as columns; see `as_record_batch`."""
-    try:
+    with named(name):
         columns = {LABELS: _column(labels, "labels")}
         if ids is not None:
             columns[IDS] = _column(ids, "ids")
             if is_list(columns[IDS].type) or pa.types.is_floating(columns[IDS].type):
                 raise UsageError(f"ids must be integers or strings, not {columns[IDS].type}")
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from None
-    for what, column in columns.items():
-        if len(column) != n:
-            raise UsageError(f"{name}: {what} must have shape ({n},), not ({len(column)},)")
+        for what, column in columns.items():
+            if len(column) != n:
+                raise UsageError(f"{what} must have shape ({n},), not ({len(column)},)")
     return columns
 
 

@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from fastdiv.arrays import on_device
 from fastdiv.batch import Batch, Chunk, Scores
-from fastdiv.errors import UsageError
 from fastdiv.scan import Options
 from fastdiv.scoring import kernels_on_device, predictions_on, score_batch
 from fastdiv.sources import Layout
-from fastdiv.sources.arrays import PREDICTIONS, as_record_batch, columns_beside
+from fastdiv.sources.arrays import PREDICTIONS, as_record_batch, columns_beside, named
 from fastdiv.sources.decode import decode
 from fastdiv_kernels.contract import Backend
 
@@ -68,16 +67,13 @@ def given(predictions: Any, labels: Any, ids: Any, name: str, said: Said) -> Ite
     if said.backend not in ("auto", "cuda") or not on_device(predictions):
         yield Update(as_record_batch(predictions, labels, ids, name), said.kernels)
         return
-    try:
+    with named(name):
         kernels: Any = kernels_on_device() if said.backend == "auto" else said.kernels
-        labels, ids = (kernels.on_host(x) if on_device(x) else x for x in (labels, ids))
-        with kernels.beside(predictions) as device:
+    labels, ids = (kernels.on_host(x) if on_device(x) else x for x in (labels, ids))
+    with kernels.beside(predictions) as device:
+        with named(name):
             x = predictions_on(device, predictions)
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from None
-    rows = pa.record_batch(columns_beside(len(x), labels, ids, name))
-    with kernels.beside(predictions):
-        yield Update(rows, kernels, x)
+        yield Update(pa.record_batch(columns_beside(len(x), labels, ids, name)), kernels, x)
 
 
 def score_update(update: Update, layout: Layout, said: Said, number: int) -> tuple[Batch, Scores]:

@@ -67,7 +67,7 @@ class CudaBackend:
         """
         device = self.device
         with device.lane() as lane:
-            batch = Batch(device, lane, [step[1:] for step in steps if step[0] == 0])
+            batch = Batch(device, lane, [(rows, at) for group, _, rows, at in steps if group == 0])
             with self._set("batch", batch):
                 for group in groups:
                     group()

@@ -22,14 +22,12 @@ class Batch:
     device : Device
     lane : Lane
         Of this device, on which all is queued.
-    pieces : sequence of (int, int, int), optional
-        Where predictions lie on the host, whatever functions are given: the first row, how many
-        rows, and the address of each piece.
+    pieces : sequence of (int, int), optional
+        Where predictions lie on the host, whatever functions are given: how many rows each piece
+        has, and its address.
     """
 
-    def __init__(
-        self, device: Device, lane: Lane, pieces: Sequence[tuple[int, int, int]] = ()
-    ) -> None:
+    def __init__(self, device: Device, lane: Lane, pieces: Sequence[tuple[int, int]] = ()) -> None:
         self._device = device
         self._lane = lane
         self._pieces = pieces
@@ -45,10 +43,10 @@ class Batch:
         if not self._pieces or self._device.holds(array):
             return self.put(array)
         if self._matrix is None:
-            rows, c = sum(n for _, n, _ in self._pieces), array.shape[1]
+            rows, c = sum(n for n, _ in self._pieces), array.shape[1]
             self._matrix = self._device.empty((rows, c), array.dtype)
             row_bytes = c * array.dtype.itemsize
-            self._lane.upload(self._matrix, [(at, n * row_bytes) for _, n, at in self._pieces])
+            self._lane.upload(self._matrix, [(at, n * row_bytes) for n, at in self._pieces])
         return self._matrix
 
     def put(self, array: Any) -> Any:
@@ -111,12 +109,11 @@ class Batch:
 
     def settle(self) -> None:
         """Copy to the host what was made, add what was found, and wait for all of it."""
-        copied = [
-            (array if array.flags.c_contiguous else np.empty(array.shape, array.dtype), array)
-            for _, array in self._made
-        ]
-        for (room, _), (here, _) in zip(self._made, copied, strict=True):
+        copied = []
+        for room, array in self._made:
+            here = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
             self._lane.download(room, here)
+            copied.append((here, array))
         added = []
         for room, arrays in self._found:
             here = self._device.empty_on_host(room.shape, np.int64)
